@@ -1,0 +1,238 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/typex"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+	"github.com/google/uuid"
+)
+
+// registered are the types of DoFn that Register and its siblings have made
+// known to Beam.
+var registered sync.Map
+
+// Register makes a type of caller known to Beam, for ParDo, ParDoWithFailures
+// and New. Call it in an init function, as register.DoFn4x1 and its like; only
+// the type of caller matters:
+//
+//	func init() { batchasync.Register(&lookup{}) }
+func Register[In, Out any, C Caller[In, Out]](caller C) {
+	register.DoFn4x1[context.Context, In, Emit[Out], Emit[Failure[In]], error](&BatchAsyncDoFn[In, Out, C]{})
+	registerEmit[Out]()
+	registerEmit[Failure[In]]()
+	registerTypes[In, Out, BatchAsyncDoFn[In, Out, C]]()
+}
+
+// RegisterFlat is Register for FlatParDo and FlatParDoWithFailures.
+func RegisterFlat[In, Out any, C Caller[In, []Out]](caller C) {
+	register.DoFn4x1[context.Context, In, Emit[Out], Emit[Failure[In]], error](&flatFn[In, Out, C]{})
+	registerEmit[Out]()
+	registerEmit[Failure[In]]()
+	registerTypes[In, Out, flatFn[In, Out, C]]()
+}
+
+// RegisterKV is Register for ParDoKV and ParDoKVWithFailures, for keys of type
+// K:
+//
+//	func init() { batchasync.RegisterKV[string](&lookup{}) }
+func RegisterKV[K, In, Out any, C Caller[In, Out]](caller C) {
+	register.DoFn5x1[context.Context, K, In, EmitKV[K, Out], EmitKV[K, Failure[In]], error](&kvFn[K, In, Out, C]{})
+	registerEmitKV[K, Out]()
+	registerEmitKV[K, Failure[In]]()
+	registerType[K]()
+	registerTypes[In, Out, kvFn[K, In, Out, C]]()
+}
+
+// RegisterFunc is Register for a plain function; see Func.
+func RegisterFunc[In, Out any](f func(context.Context, []In) ([]Out, error)) {
+	registerFunc(f)
+	Register(FuncCaller[In, Out]{})
+}
+
+func registerTypes[In, Out, Fn any]() {
+	registerType[In]()
+	registerType[Out]()
+	registerType[Failure[In]]()
+	beam.RegisterCoder(reflect.TypeFor[Failure[In]](), encodeFailure, decodeFailure)
+	registered.Store(reflect.TypeFor[Fn](), true)
+}
+
+func registerType[T any]() {
+	t := reflect.TypeFor[T]()
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Name() != "" && t.PkgPath() != "" {
+		beam.RegisterType(t)
+	}
+}
+
+func init() {
+	beam.RegisterFunction(encodeFailure)
+	beam.RegisterFunction(decodeFailure)
+}
+
+// ParDo asks caller for the elements of col, in batches, and returns the
+// results, each in the windows and at the timestamp of its element. An element
+// that fails for good fails its bundle with a *CallError, and with it, on most
+// runners after some retries of the bundle, the pipeline.
+func ParDo[In, Out any, C Caller[In, Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) beam.PCollection {
+	s = s.Scope("batchasync.ParDo")
+	takes[In](s, caller, col)
+	results, _ := beam.ParDo2(s, newPlain[In, Out](s.String(), caller, failing(opts)), col)
+	return results
+}
+
+// ParDoWithFailures is ParDo, but an element that fails for good fails nothing:
+// it is emitted into failures, a PCollection<Failure[In]>.
+func ParDoWithFailures[In, Out any, C Caller[In, Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) (results, failures beam.PCollection) {
+	s = s.Scope("batchasync.ParDoWithFailures")
+	takes[In](s, caller, col)
+	return beam.ParDo2(s, newPlain[In, Out](s.String(), caller, keeping(s, opts)), col)
+}
+
+// FlatParDo is ParDo for a caller that answers an element with any number of
+// outputs, none included.
+func FlatParDo[In, Out any, C Caller[In, []Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) beam.PCollection {
+	s = s.Scope("batchasync.FlatParDo")
+	takes[In](s, caller, col)
+	results, _ := beam.ParDo2(s, newFlat[In, Out](s.String(), caller, failing(opts)), col)
+	return results
+}
+
+// FlatParDoWithFailures is FlatParDo with the failures output of
+// ParDoWithFailures.
+func FlatParDoWithFailures[In, Out any, C Caller[In, []Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) (results, failures beam.PCollection) {
+	s = s.Scope("batchasync.FlatParDoWithFailures")
+	takes[In](s, caller, col)
+	return beam.ParDo2(s, newFlat[In, Out](s.String(), caller, keeping(s, opts)), col)
+}
+
+// ParDoKV is ParDo for the values of a PCollection<KV<K, In>>; the result is a
+// PCollection<KV<K, Out>>, in which each key has its value's result.
+func ParDoKV[K, In, Out any, C Caller[In, Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) beam.PCollection {
+	s = s.Scope("batchasync.ParDoKV")
+	takesKV[K, In](s, caller, col)
+	results, _ := beam.ParDo2(s, newKV[K, In, Out](s.String(), caller, failing(opts)), col)
+	return results
+}
+
+// ParDoKVWithFailures is ParDoKV with a failures output, which keeps the keys
+// too: a PCollection<KV<K, Failure[In]>>.
+func ParDoKVWithFailures[K, In, Out any, C Caller[In, Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) (results, failures beam.PCollection) {
+	s = s.Scope("batchasync.ParDoKVWithFailures")
+	takesKV[K, In](s, caller, col)
+	return beam.ParDo2(s, newKV[K, In, Out](s.String(), caller, keeping(s, opts)), col)
+}
+
+// New returns the DoFn by itself, for beam.ParDo2: its outputs are the results
+// and the failures. With FailBundle it fails its bundle in place of emitting a
+// failure.
+func New[In, Out any, C Caller[In, Out]](caller C, opts ...Option) *BatchAsyncDoFn[In, Out, C] {
+	return newPlain[In, Out](fmt.Sprintf("batchasync.New(%T)", caller), caller, opts)
+}
+
+func newPlain[In, Out any, C Caller[In, Out]](transform string, caller C, opts []Option) *BatchAsyncDoFn[In, Out, C] {
+	fn := &BatchAsyncDoFn[In, Out, C]{Caller: caller}
+	fn.Config = newConfig[In, Out](transform, fn, caller, "Register(", opts)
+	return fn
+}
+
+func newFlat[In, Out any, C Caller[In, []Out]](transform string, caller C, opts []Option) *flatFn[In, Out, C] {
+	fn := &flatFn[In, Out, C]{Caller: caller}
+	fn.Config = newConfig[In, []Out](transform, fn, caller, "RegisterFlat(", opts)
+	return fn
+}
+
+func newKV[K, In, Out any, C Caller[In, Out]](transform string, caller C, opts []Option) *kvFn[K, In, Out, C] {
+	fn := &kvFn[K, In, Out, C]{Caller: caller}
+	register := fmt.Sprintf("RegisterKV[%v](", reflect.TypeFor[K]())
+	fn.Config = newConfig[In, Out](transform, fn, caller, register, opts)
+	return fn
+}
+
+// newConfig panics if anything is wrong that can be known before the pipeline
+// runs, as Beam's own transforms do at construction.
+func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller C, register string, opts []Option) config {
+	refuse := func(format string, args ...any) {
+		panic(transform + ": " + fmt.Sprintf(format, args...))
+	}
+	t := reflect.TypeFor[C]()
+	switch v := reflect.ValueOf(caller); {
+	case !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil():
+		refuse("the caller is nil; pass a %v that is made", t)
+	case t.Kind() == reflect.Interface:
+		refuse("the caller's type is the interface %v: pass it as its own type, for that is what is registered", t)
+	}
+	if _, ok := registered.Load(reflect.TypeOf(fn).Elem()); !ok {
+		refuse("the caller %v is not registered; add to an init function: batchasync.%s%s)", t, register, literal(t))
+	}
+	cell := new(C)
+	*cell = caller
+	m := methodsOf[In, Out](cell)
+	if err := m.check(t); err != nil {
+		refuse("%v", err)
+	}
+	if _, err := json.Marshal(caller); err != nil {
+		refuse("the caller %v can't travel to the workers as JSON (open what can't in Setup, and keep it in an unexported field): %v", t, err)
+	}
+	settings := newSettings(opts)
+	in := reflect.TypeFor[In]()
+	if err := settings.validate(m.elementSize != nil || hasSize(in), in); err != nil {
+		refuse("%v", err)
+	}
+	return config{ID: uuid.NewString(), Transform: transform, Settings: *settings}
+}
+
+// literal is how an init function would write a value of t.
+func literal(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		return "&" + t.Elem().String() + "{}"
+	}
+	return t.String() + "{}"
+}
+
+func failing(opts []Option) []Option {
+	return append(slices.Clone(opts), FailBundle())
+}
+
+func keeping(s beam.Scope, opts []Option) []Option {
+	if newSettings(opts).FailBundle {
+		panic(s.String() + ": FailBundle() and a failures output exclude each other: use ParDo, or leave the option out")
+	}
+	return opts
+}
+
+// takes panics, in words that Beam's own check does not have, if col does not
+// hold what the caller takes.
+func takes[In any](s beam.Scope, caller any, col beam.PCollection) {
+	want := reflect.TypeFor[In]()
+	if !col.IsValid() {
+		panic(s.String() + ": the PCollection is invalid")
+	}
+	if t := col.Type(); typex.IsKV(t) {
+		panic(fmt.Sprintf("%v: the PCollection holds %v, but the caller %T takes %v: use ParDoKV, which keeps the key", s, t, caller, want))
+	} else if t.Type() != want {
+		panic(fmt.Sprintf("%v: the PCollection holds %v, but the caller %T takes %v", s, t, caller, want))
+	}
+}
+
+func takesKV[K, In any](s beam.Scope, caller any, col beam.PCollection) {
+	if !col.IsValid() {
+		panic(s.String() + ": the PCollection is invalid")
+	}
+	t := col.Type()
+	if !typex.IsKV(t) || t.Components()[0].Type() != reflect.TypeFor[K]() || t.Components()[1].Type() != reflect.TypeFor[In]() {
+		panic(fmt.Sprintf("%v: the PCollection holds %v, but the caller %T and its key take KV<%v,%v>", s, t, caller, reflect.TypeFor[K](), reflect.TypeFor[In]()))
+	}
+}

@@ -1,0 +1,360 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/metrics"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
+)
+
+// callerIdle is how long a caller stays set up when nobody uses it.
+const callerIdle = 10 * time.Minute
+
+// config is what travels of a transform, beside its caller.
+type config struct {
+	ID        string // made at construction: the limits of a process are found by it
+	Transform string // full name, for errors
+	Settings  settings
+}
+
+// An entry is an element in its batch.
+type entry[K, In any] struct {
+	key K // of a KV; otherwise K is an empty struct
+	in  In
+	at  origin
+}
+
+// answered is how a batch ended, as its goroutine hands it to the bundle's.
+type answered[Out any] struct {
+	attempt.Outcome[Out]
+	tally
+}
+
+// A bundle is the run-time state of a DoFn instance: it serves one bundle after
+// the other, for each form of input and output. It belongs to the goroutine
+// that Beam runs the bundle on, and alone emits and counts.
+//
+// What holds for each bundle: an element that Append took in is in one slot;
+// that slot is taken once; each of its elements is then emitted as a result or
+// as a failure, or the bundle fails.
+type bundle[K, In, Out any] struct {
+	config *config
+	pool   *pool.Pool
+	size   func(In) (int, error) // nil if BatchBytes is not set
+
+	// How the DoFn emits.
+	result  func(*entry[K, In], Out) error
+	failure func(*entry[K, In], Failure[In]) error
+
+	ctx      context.Context // Beam's, for emitting and counting
+	sender   *sender[K, In, Out]
+	begun    bool // an element has arrived
+	arrived  int64
+	answered int64
+	failed   int64
+}
+
+// newBundle is called in a DoFn's Setup. The caller that the instance brings is
+// used if it is the first of its transform in this process.
+func newBundle[K, In, Out any, C Caller[In, Out]](config config, caller C) *bundle[K, In, Out] {
+	// config is a copy, as the caller's cell below: what the batches under
+	// way and the pool hold on to must not hold the DoFn instance.
+	b := &bundle[K, In, Out]{config: &config}
+	b.pool = pool.For(config.ID, config.Settings.MaxInFlight, func() *pool.Shared {
+		cell := new(C)
+		*cell = caller
+		m := methodsOf[In, Out](cell)
+		return pool.NewShared(m, m.setup, m.loggedTeardown(config.Transform), callerIdle)
+	})
+	b.pool.Shared.Join()
+	if config.Settings.BatchBytes > 0 {
+		b.size = sizeOf(b.methods().elementSize)
+	}
+	return b
+}
+
+func (b *bundle[K, In, Out]) methods() *methods[In, Out] {
+	return b.pool.Shared.Value.(*methods[In, Out])
+}
+
+// start begins a bundle. One that has been left unfinished is abandoned, as a
+// runner does with a bundle in which another transform has failed.
+func (b *bundle[K, In, Out]) start(ctx context.Context) {
+	if b.begun {
+		b.abandon()
+	}
+	b.ctx = ctx
+	b.arrived, b.answered, b.failed = 0, 0, 0
+}
+
+// begin prepares for the bundle's first element; an empty bundle costs nothing.
+func (b *bundle[K, In, Out]) begin() error {
+	if err := b.pool.Shared.Use(b.ctx, detached(b.ctx)); err != nil {
+		return fmt.Errorf("batchasync: %s: set up the caller: %w", b.config.Transform, err)
+	}
+	b.begun = true
+	if b.sender == nil {
+		b.sender = newSender[K, In, Out](b.config, b.pool, b.methods())
+		// A runner drops a bundle that has failed elsewhere without a
+		// word. The calls under way end by themselves; this keeps what is
+		// left of the bundle from being sent and retried.
+		runtime.AddCleanup(b, func(s *sender[K, In, Out]) { s.abandon() }, b.sender)
+	}
+	b.sender.begin(b.ctx)
+	return nil
+}
+
+// process takes an element in. While the ring is full it takes out what has
+// been answered, and waits for more.
+func (b *bundle[K, In, Out]) process(e entry[K, In]) error {
+	if !b.begun {
+		if err := b.begin(); err != nil {
+			return err
+		}
+	}
+	b.arrived++
+	size := 0
+	if b.size != nil {
+		var err error
+		if size, err = b.size(e.in); err != nil {
+			return b.fail(&e, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
+		}
+	}
+	for {
+		appended, finished := b.sender.ring.Append(e, size)
+		if !appended && !finished {
+			if err := b.wait(); err != nil {
+				return err
+			}
+			finished = true
+		}
+		if finished {
+			if err := b.deliver(); err != nil {
+				return err
+			}
+		}
+		if appended {
+			return nil
+		}
+	}
+}
+
+// finish sends what is left, and waits until everything has been emitted.
+func (b *bundle[K, In, Out]) finish() error {
+	if !b.begun {
+		return nil
+	}
+	b.sender.ring.Flush()
+	for b.sender.ring.Outstanding() > 0 {
+		if err := b.wait(); err != nil {
+			return err
+		}
+		if err := b.deliver(); err != nil {
+			return err
+		}
+	}
+	b.sender.end()
+	b.begun = false
+	elementsCounter.Inc(b.ctx, b.arrived)
+	resultsCounter.Inc(b.ctx, b.answered)
+	countSome(b.ctx, failuresCounter, b.failed)
+	countSome(b.ctx, throttlingCounter, b.sender.throttle.take())
+	if b.arrived != b.answered+b.failed {
+		return fmt.Errorf("batchasync: %s: %d elements arrived, but %d were answered and %d failed: this is a mistake in batchasync, please report it",
+			b.config.Transform, b.arrived, b.answered, b.failed)
+	}
+	return nil
+}
+
+func (b *bundle[K, In, Out]) wait() error {
+	if err := b.sender.ring.Wait(b.ctx); err != nil {
+		b.abandon()
+		return b.cutOff(err)
+	}
+	return nil
+}
+
+func (b *bundle[K, In, Out]) cutOff(cause error) error {
+	return fmt.Errorf("batchasync: %s: the bundle's context ended with batches under way: %w", b.config.Transform, cause)
+}
+
+// deliver emits all batches that have been answered. A transform behind this
+// one may panic: then the bundle has failed as much as by an error.
+func (b *bundle[K, In, Out]) deliver() error {
+	delivered := false
+	defer func() {
+		if !delivered && b.begun {
+			b.abandon()
+		}
+	}()
+	ring := b.sender.ring
+	for slot := ring.Take(); slot != nil; slot = ring.Take() {
+		if err := b.emit(slot); err != nil {
+			return err
+		}
+		ring.Release(slot)
+	}
+	delivered = true
+	return nil
+}
+
+func (b *bundle[K, In, Out]) emit(slot *ring.Slot[entry[K, In], answered[Out]]) error {
+	outcome := &slot.Result
+	if err := b.count(slot); err != nil {
+		return err
+	}
+	if outcome.Err != nil {
+		return b.cutOff(outcome.Err)
+	}
+	failures := outcome.Failures
+	if len(failures) > 0 && b.config.Settings.FailBundle {
+		return b.callError(&failures[0])
+	}
+	for i := range slot.Items {
+		e := &slot.Items[i]
+		if len(failures) > 0 && failures[0].Index == i {
+			if err := b.fail(e, failures[0]); err != nil {
+				return err
+			}
+			failures = failures[1:]
+			continue
+		}
+		if err := b.result(e, outcome.Results[i]); err != nil {
+			return err
+		}
+		b.answered++
+	}
+	return nil
+}
+
+// fail ends an element as a failure, or the bundle with it.
+func (b *bundle[K, In, Out]) fail(e *entry[K, In], f attempt.Failure) error {
+	if b.config.Settings.FailBundle {
+		err := b.callError(&f)
+		b.abandon()
+		return err
+	}
+	b.failed++
+	return b.failure(e, Failure[In]{
+		Element:   e.in,
+		Error:     f.Err.Error(),
+		Attempts:  f.Attempts,
+		BatchID:   f.BatchID,
+		BatchSize: f.BatchSize,
+		Permanent: f.Permanent,
+		FailedAt:  f.At.UTC(),
+	})
+}
+
+func (b *bundle[K, In, Out]) callError(f *attempt.Failure) error {
+	return &CallError{
+		Transform: b.config.Transform,
+		BatchID:   f.BatchID,
+		Size:      f.BatchSize,
+		Attempts:  f.Attempts,
+		Elapsed:   f.Elapsed,
+		Permanent: f.Permanent,
+		Err:       f.Err,
+	}
+}
+
+// count is the one place that counts a batch.
+func (b *bundle[K, In, Out]) count(slot *ring.Slot[entry[K, In], answered[Out]]) error {
+	o := &slot.Result
+	batchesCounter.Inc(b.ctx, 1)
+	flushCounters[slot.Reason].Inc(b.ctx, 1)
+	batchSizes.Update(b.ctx, int64(len(slot.Items)))
+	if b.size != nil {
+		batchBytes.Update(b.ctx, int64(slot.Bytes))
+	}
+	waitTimes.Update(b.ctx, o.wait.Milliseconds())
+	callsCounter.Inc(b.ctx, int64(o.Calls))
+	for _, took := range o.calls {
+		callTimes.Update(b.ctx, took.Milliseconds())
+	}
+	countSome(b.ctx, retriesCounter, int64(o.Retries))
+	countSome(b.ctx, timeoutsCounter, int64(o.Timeouts))
+	countSome(b.ctx, bisectionsCounter, int64(o.Bisections))
+	for _, store := range o.users {
+		if err := replay(b.ctx, store); err != nil {
+			return fmt.Errorf("batchasync: %s: count the caller's metrics: %w", b.config.Transform, err)
+		}
+	}
+	return nil
+}
+
+// abandon ends a bundle that has failed. The next one gets a new sender, for
+// the calls of this one may still be under way.
+func (b *bundle[K, In, Out]) abandon() {
+	b.begun = false
+	b.sender.abandon()
+	b.sender = nil
+}
+
+// tearDown is called in a DoFn's Teardown.
+func (b *bundle[K, In, Out]) tearDown() error {
+	if b.begun {
+		b.abandon()
+	}
+	return b.pool.Shared.Leave()
+}
+
+// sizeOf guards a caller's ElementSize, or measures a string or []byte.
+func sizeOf[In any](elementSize func(In) int) func(In) (int, error) {
+	if elementSize == nil {
+		return func(in In) (int, error) {
+			switch in := any(in).(type) {
+			case string:
+				return len(in), nil
+			case []byte:
+				return len(in), nil
+			}
+			return reflect.ValueOf(in).Len(), nil
+		}
+	}
+	return func(in In) (int, error) {
+		n, err := guard.Run("ElementSize", func() (int, error) { return elementSize(in), nil })
+		if err == nil && n < 0 {
+			err = fmt.Errorf("ElementSize returned %d: it must not be negative", n)
+		}
+		return n, err
+	}
+}
+
+// hasSize reports whether the size of a type is known without ElementSize.
+func hasSize(t reflect.Type) bool {
+	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
+}
+
+// detached is ctx for what outlives the bundle: not cancelled with it, and with
+// a metrics store that nobody else writes to.
+func detached(ctx context.Context) context.Context {
+	ctx, _ = callContext(context.WithoutCancel(ctx), metrics.GetBundleID(ctx), metrics.GetTransformID(ctx))
+	return ctx
+}
+
+// loggedTeardown is teardown, with a log line for an error that comes when no
+// DoFn is there to return it.
+func (m *methods[In, Out]) loggedTeardown(transform string) func(context.Context) error {
+	if m.teardown == nil {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		err := m.teardown(ctx)
+		if err != nil {
+			log.Warnf(ctx, "batchasync: %s: tear down the caller: %v", transform, err)
+		}
+		return err
+	}
+}

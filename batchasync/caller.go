@@ -1,0 +1,172 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+)
+
+// A Caller answers a batch of inputs with one bulk call: a query, a request, a
+// run of a model. It is a struct, and its exported fields are its
+// configuration: they travel to the workers as JSON. What it opens there (a
+// client, a connection pool) it keeps in unexported fields, filled by Setup.
+//
+// Call returns one result for each element of batch, at the same index. The
+// slice is the caller's own, to sort, change or keep. Call runs in a goroutine
+// of its own, and several run at once. Its ctx ends after Timeout, and with the
+// bundle; a Call that runs on all the same is not waited for, and its answer is
+// dropped. InfoFrom tells the attempt and the batch's id. Beam metrics that are
+// counted with ctx reach the pipeline's result.
+//
+// An error fails the whole batch, and it is tried again, unless the error is
+// Permanent; with a *BatchError only some of its elements fail.
+//
+// These optional methods are recognized too: Setup, Teardown, ElementSize, Key
+// and Retryable; see SetupCaller and the interfaces beside it. The word is from
+// Beam Java's RequestResponseIO.
+type Caller[In, Out any] interface {
+	Call(ctx context.Context, batch []In) ([]Out, error)
+}
+
+// A SetupCaller prepares itself on the worker: Setup runs once for each worker
+// process and transform, before the first call, and again if the caller has
+// been torn down in between. An error fails the bundle, and the next bundle
+// tries again. ctx does not end with the bundle, so clients may keep it.
+type SetupCaller interface {
+	Setup(ctx context.Context) error
+}
+
+// A TeardownCaller cleans up after itself: Teardown runs when the last DoFn of
+// the transform in the process is torn down, or when the caller has not been
+// used for 10 minutes, since portable workers never tear down a DoFn. It never
+// runs while a call is under way.
+type TeardownCaller interface {
+	Teardown(ctx context.Context) error
+}
+
+// An ElementSizer tells the bytes that an element adds to a call, for
+// BatchBytes. Without it, the length of a string or []byte counts.
+type ElementSizer[In any] interface {
+	ElementSize(element In) int
+}
+
+// A RetryClassifier says which errors of Call, or of a single element of a
+// *BatchError, are worth another attempt. It is not asked for errors marked
+// with Permanent (never) or RetryAfter (always), nor for a timeout (always) or
+// a panic (never). Without it, every other error is retried.
+type RetryClassifier interface {
+	Retryable(err error) bool
+}
+
+// optional returns the caller as a T, if it is one. C itself may lack what *C has: a
+// struct that is passed by value and has a Setup on its pointer.
+func optional[T, C any](cell *C) (T, bool) {
+	if m, ok := any(cell).(T); ok {
+		return m, true
+	}
+	m, ok := any(*cell).(T)
+	return m, ok
+}
+
+// methods are a caller's, as functions; nil where it has none.
+type methods[In, Out any] struct {
+	call            func(context.Context, []In) ([]Out, error)
+	setup, teardown func(context.Context) error
+	elementSize     func(In) int
+	retryable       func(error) bool
+}
+
+func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
+	m := &methods[In, Out]{
+		// By way of the cell: Setup may have changed what it holds.
+		call: func(ctx context.Context, batch []In) ([]Out, error) { return (*cell).Call(ctx, batch) },
+	}
+	if c, ok := optional[SetupCaller](cell); ok {
+		m.setup = c.Setup
+	}
+	if c, ok := optional[TeardownCaller](cell); ok {
+		m.teardown = c.Teardown
+	}
+	if c, ok := optional[ElementSizer[In]](cell); ok {
+		m.elementSize = c.ElementSize
+	}
+	if c, ok := optional[RetryClassifier](cell); ok {
+		m.retryable = c.Retryable
+	}
+	return m
+}
+
+// check returns an error for a method of C that has the name of an optional
+// one, but another signature: it would silently be ignored.
+func (m *methods[In, Out]) check(caller reflect.Type) error {
+	for _, method := range []struct {
+		name, want string
+		found      bool
+	}{
+		{"Setup", "Setup(context.Context) error", m.setup != nil},
+		{"Teardown", "Teardown(context.Context) error", m.teardown != nil},
+		{"ElementSize", fmt.Sprintf("ElementSize(%v) int", reflect.TypeFor[In]()), m.elementSize != nil},
+		{"Retryable", "Retryable(error) bool", m.retryable != nil},
+	} {
+		_, onValue := caller.MethodByName(method.name)
+		_, onPointer := reflect.PointerTo(caller).MethodByName(method.name)
+		if (onValue || onPointer) && !method.found {
+			return fmt.Errorf("%v has a method %s with another signature, which would be ignored: make it %s, or give it another name", caller, method.name, method.want)
+		}
+	}
+	return nil
+}
+
+// A FuncCaller is a plain function as a Caller; see Func. The function's name
+// travels, so it must be registered on the worker as well, by RegisterFunc.
+type FuncCaller[In, Out any] struct {
+	Name string
+}
+
+// Func makes a plain function a Caller. It must have been registered with
+// RegisterFunc, in an init function.
+func Func[In, Out any](f func(context.Context, []In) ([]Out, error)) FuncCaller[In, Out] {
+	name := funcName(f)
+	if got, ok := funcs.Load(name); !ok || reflect.ValueOf(got).Pointer() != reflect.ValueOf(f).Pointer() {
+		panic(fmt.Sprintf("batchasync.Func: %s is not registered; add to an init function: batchasync.RegisterFunc(%s)", name, shortName(name)))
+	}
+	return FuncCaller[In, Out]{Name: name}
+}
+
+// Call calls the function.
+func (c FuncCaller[In, Out]) Call(ctx context.Context, batch []In) ([]Out, error) {
+	f, ok := funcs.Load(c.Name)
+	if !ok {
+		return nil, Permanent(fmt.Errorf("function %s is not registered in this worker; add to an init function: batchasync.RegisterFunc(%s)", c.Name, shortName(c.Name)))
+	}
+	return f.(func(context.Context, []In) ([]Out, error))(ctx, batch)
+}
+
+// funcs are the registered functions by name.
+var funcs sync.Map
+
+func funcName(f any) string {
+	v := reflect.ValueOf(f)
+	if v.IsNil() {
+		panic("batchasync: the function is nil; pass a function declared at package level")
+	}
+	return runtime.FuncForPC(v.Pointer()).Name()
+}
+
+func registerFunc(f any) {
+	name := funcName(f)
+	if other, loaded := funcs.LoadOrStore(name, f); loaded &&
+		(reflect.TypeOf(other) != reflect.TypeOf(f) || reflect.ValueOf(other).Pointer() != reflect.ValueOf(f).Pointer()) {
+		panic(fmt.Sprintf("batchasync.RegisterFunc: two functions are named %s (instances of a generic function share a name); wrap each in a function of its own", name))
+	}
+}
+
+func shortName(function string) string {
+	return function[strings.LastIndexByte(function, '.')+1:]
+}

@@ -1,0 +1,138 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync
+
+import (
+	"context"
+)
+
+// BatchAsyncDoFn sends its elements to a Caller, in batches and with several
+// calls at once. It has two outputs: the results, and the elements that failed
+// for good. ParDo and its siblings apply it; it is public for those who build a
+// transform of their own:
+//
+//	results, failures := beam.ParDo2(s, batchasync.New(caller), col)
+//
+// New makes it. Its fields travel to the workers, and its methods are called by
+// the runner, in the order in which they stand here.
+type BatchAsyncDoFn[In, Out any, C Caller[In, Out]] struct {
+	Caller C
+	Config config
+
+	bundle            *bundle[struct{}, In, Out]
+	results, failures *output
+}
+
+// Setup joins the other instances of the transform in this process.
+func (f *BatchAsyncDoFn[In, Out, C]) Setup(context.Context) error {
+	f.bundle = newBundle[struct{}, In, Out](f.Config, f.Caller)
+	f.bundle.result = func(e *entry[struct{}, In], out Out) error {
+		return f.results.emit(&e.at, out, nil)
+	}
+	f.bundle.failure = func(e *entry[struct{}, In], failure Failure[In]) error {
+		return f.failures.emit(&e.at, failure, nil)
+	}
+	return nil
+}
+
+// StartBundle gets hold of the bundle's outputs.
+func (f *BatchAsyncDoFn[In, Out, C]) StartBundle(ctx context.Context, results Emit[Out], failures Emit[Failure[In]]) error {
+	f.results, f.failures = results.output(), failures.output()
+	f.bundle.start(ctx)
+	return nil
+}
+
+// ProcessElement puts the element into the open batch, and emits what has been
+// answered meanwhile. It waits only while the ring is full.
+func (f *BatchAsyncDoFn[In, Out, C]) ProcessElement(_ context.Context, in In, _ Emit[Out], _ Emit[Failure[In]]) error {
+	return f.bundle.process(entry[struct{}, In]{in: in, at: f.results.now})
+}
+
+// FinishBundle sends what is left, waits for every call and emits the rest.
+func (f *BatchAsyncDoFn[In, Out, C]) FinishBundle(context.Context, Emit[Out], Emit[Failure[In]]) error {
+	return f.bundle.finish()
+}
+
+// Teardown leaves the other instances; the last one tears the caller down.
+func (f *BatchAsyncDoFn[In, Out, C]) Teardown(context.Context) error {
+	return f.bundle.tearDown()
+}
+
+// flatFn is BatchAsyncDoFn for a caller that has any number of outputs for an
+// element.
+type flatFn[In, Out any, C Caller[In, []Out]] struct {
+	Caller C
+	Config config
+
+	bundle            *bundle[struct{}, In, []Out]
+	results, failures *output
+}
+
+func (f *flatFn[In, Out, C]) Setup(context.Context) error {
+	f.bundle = newBundle[struct{}, In, []Out](f.Config, f.Caller)
+	f.bundle.result = func(e *entry[struct{}, In], outs []Out) error {
+		for _, out := range outs {
+			if err := f.results.emit(&e.at, out, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	f.bundle.failure = func(e *entry[struct{}, In], failure Failure[In]) error {
+		return f.failures.emit(&e.at, failure, nil)
+	}
+	return nil
+}
+
+func (f *flatFn[In, Out, C]) StartBundle(ctx context.Context, results Emit[Out], failures Emit[Failure[In]]) error {
+	f.results, f.failures = results.output(), failures.output()
+	f.bundle.start(ctx)
+	return nil
+}
+
+func (f *flatFn[In, Out, C]) ProcessElement(_ context.Context, in In, _ Emit[Out], _ Emit[Failure[In]]) error {
+	return f.bundle.process(entry[struct{}, In]{in: in, at: f.results.now})
+}
+
+func (f *flatFn[In, Out, C]) FinishBundle(context.Context, Emit[Out], Emit[Failure[In]]) error {
+	return f.bundle.finish()
+}
+
+func (f *flatFn[In, Out, C]) Teardown(context.Context) error { return f.bundle.tearDown() }
+
+// kvFn is BatchAsyncDoFn for the values of a PCollection<KV<K, In>>.
+type kvFn[K, In, Out any, C Caller[In, Out]] struct {
+	Caller C
+	Config config
+
+	bundle            *bundle[K, In, Out]
+	results, failures *output
+}
+
+func (f *kvFn[K, In, Out, C]) Setup(context.Context) error {
+	f.bundle = newBundle[K, In, Out](f.Config, f.Caller)
+	f.bundle.result = func(e *entry[K, In], out Out) error {
+		return f.results.emit(&e.at, e.key, out)
+	}
+	f.bundle.failure = func(e *entry[K, In], failure Failure[In]) error {
+		return f.failures.emit(&e.at, e.key, failure)
+	}
+	return nil
+}
+
+func (f *kvFn[K, In, Out, C]) StartBundle(ctx context.Context, results EmitKV[K, Out], failures EmitKV[K, Failure[In]]) error {
+	f.results, f.failures = results.output(), failures.output()
+	f.bundle.start(ctx)
+	return nil
+}
+
+func (f *kvFn[K, In, Out, C]) ProcessElement(_ context.Context, key K, in In, _ EmitKV[K, Out], _ EmitKV[K, Failure[In]]) error {
+	return f.bundle.process(entry[K, In]{key: key, in: in, at: f.results.now})
+}
+
+func (f *kvFn[K, In, Out, C]) FinishBundle(context.Context, EmitKV[K, Out], EmitKV[K, Failure[In]]) error {
+	return f.bundle.finish()
+}
+
+func (f *kvFn[K, In, Out, C]) Teardown(context.Context) error { return f.bundle.tearDown() }

@@ -1,0 +1,108 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync
+
+import (
+	"context"
+	"reflect"
+	"sync"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/exec"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/typex"
+)
+
+// This file is the only one that knows how Beam emits. An emitter that a DoFn
+// gets is a function, which emits with the windows, the timestamp and the pane
+// that Beam has set last; in FinishBundle those are the global window and the
+// minimum timestamp, whatever the element (apache/beam issue 23963). But an
+// emitter's maker can be registered for a named function type, and it is given
+// the node behind the output. So the functions below emit nothing: calling one
+// hands over its output, once a bundle, and the output emits where it is told.
+
+// Emit is the type of an output parameter of a BatchAsyncDoFn, in the place of
+// func(O). It is of no use outside this package.
+type Emit[O any] func(O)
+
+// EmitKV is Emit for an output of KV<K, O>.
+type EmitKV[K, O any] func(K, O)
+
+// An origin is where an element is in event time: it goes with the element
+// from its arrival to its result.
+type origin struct {
+	windows   []typex.Window
+	timestamp typex.EventTime
+	pane      typex.PaneInfo
+}
+
+// An output emits into one output of the DoFn. Like the emitters that it
+// replaces, it belongs to the goroutine of the bundle.
+type output struct {
+	next  exec.ElementProcessor
+	ctx   context.Context
+	now   origin // of the element that is being processed
+	fn    any    // the DoFn's parameter
+	value exec.FullValue
+}
+
+// Init is called by Beam before each call of a method of the DoFn.
+func (o *output) Init(ctx context.Context, pane typex.PaneInfo, windows []typex.Window, timestamp typex.EventTime) error {
+	o.ctx = ctx
+	o.now = origin{windows, timestamp, pane}
+	return nil
+}
+
+// Value returns the DoFn's parameter.
+func (o *output) Value() any { return o.fn }
+
+// emit passes a value, or a key and a value, on to the next transform.
+func (o *output) emit(at *origin, element, element2 any) error {
+	// The next node must copy what it keeps, as with any value of Beam's, so
+	// that one FullValue serves all.
+	o.value = exec.FullValue{Elm: element, Elm2: element2, Windows: at.windows, Timestamp: at.timestamp, Pane: at.pane}
+	return o.next.ProcessElement(o.ctx, &o.value)
+}
+
+var handover struct {
+	sync.Mutex
+	output *output
+}
+
+// outputOf returns the output behind an emitter that Beam made; call calls the
+// emitter with zero values.
+func outputOf(call func()) *output {
+	handover.Lock()
+	defer handover.Unlock()
+	handover.output = nil
+	call()
+	return handover.output
+}
+
+func (o *output) handOver() { handover.output = o }
+
+func (e Emit[O]) output() *output {
+	var zero O
+	return outputOf(func() { e(zero) })
+}
+
+func (e EmitKV[K, O]) output() *output {
+	var key K
+	var zero O
+	return outputOf(func() { e(key, zero) })
+}
+
+func registerEmit[O any]() {
+	exec.RegisterEmitter(reflect.TypeFor[Emit[O]](), func(next exec.ElementProcessor) exec.ReusableEmitter {
+		o := &output{next: next}
+		o.fn = Emit[O](func(O) { o.handOver() })
+		return o
+	})
+}
+
+func registerEmitKV[K, O any]() {
+	exec.RegisterEmitter(reflect.TypeFor[EmitKV[K, O]](), func(next exec.ElementProcessor) exec.ReusableEmitter {
+		o := &output{next: next}
+		o.fn = EmitKV[K, O](func(K, O) { o.handOver() })
+		return o
+	})
+}

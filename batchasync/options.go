@@ -1,0 +1,222 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
+)
+
+// An Option sets one of a transform's settings. A value that is not allowed
+// panics when the transform is constructed, with the option's name.
+type Option func(*settings)
+
+// settings are a transform's options. They travel as JSON with the DoFn.
+type settings struct {
+	BatchSize     int
+	BatchBytes    int
+	Linger        time.Duration
+	MaxInFlight   int
+	Ordered       bool
+	Timeout       time.Duration
+	MaxElapsed    time.Duration
+	MaxAttempts   int
+	BackoffFrom   time.Duration
+	BackoffTo     time.Duration
+	RetryInterval time.Duration
+	Bisect        bool
+	FailBundle    bool
+
+	// Which were given, for those that exclude each other or whose zero is
+	// a value that nobody may give.
+	given map[string]bool
+}
+
+func newSettings(opts []Option) *settings {
+	s := &settings{
+		BatchSize:   100,
+		Linger:      50 * time.Millisecond,
+		MaxInFlight: 8,
+		Timeout:     30 * time.Second,
+		MaxAttempts: 4,
+		BackoffFrom: 100 * time.Millisecond,
+		BackoffTo:   10 * time.Second,
+		given:       map[string]bool{},
+	}
+	for _, opt := range opts {
+		opt(s)
+	}
+	return s
+}
+
+// BatchSize is the most elements in a call, at least 1. Default: 100.
+func BatchSize(n int) Option {
+	return func(s *settings) { s.BatchSize = n; s.given["BatchSize"] = true }
+}
+
+// BatchBytes is the most bytes in a call, at least 1: the sum of the caller's
+// ElementSize, or of the lengths of strings or []byte. It is never overshot,
+// except by one element that is larger by itself; that goes alone. Default: no
+// limit.
+func BatchBytes(n int) Option {
+	return func(s *settings) { s.BatchBytes = n; s.given["BatchBytes"] = true }
+}
+
+// Linger is how long an open batch waits for more elements, counted from its
+// first one; after that it is sent as soon as a call may start. 0: a batch is
+// sent only when it is full or its bundle ends. Default: 50 ms.
+//
+// It bounds how late a result is, within what Beam allows: a result leaves in
+// the ProcessElement or FinishBundle that comes next.
+func Linger(d time.Duration) Option {
+	return func(s *settings) { s.Linger = d; s.given["Linger"] = true }
+}
+
+// MaxInFlight is the most calls at once, at least 1, for this transform in the
+// whole worker process, whatever the number of its bundles. A batch that waits
+// between two attempts does not count; a call that has overrun its Timeout and
+// ignores its context does not count either, since nothing can end it.
+// Default: 8.
+//
+// A bundle keeps at most MaxInFlight + 2 batches in memory.
+func MaxInFlight(n int) Option {
+	return func(s *settings) { s.MaxInFlight = n; s.given["MaxInFlight"] = true }
+}
+
+// Ordered lets the results of a bundle leave in the order in which its elements
+// arrived. A slow batch then holds back those behind it. Default: batches leave
+// as they are answered; the elements of one batch keep their order.
+func Ordered() Option {
+	return func(s *settings) { s.Ordered = true }
+}
+
+// Timeout bounds one attempt, more than 0. After it the attempt has failed, and
+// is tried again as after any other error; an answer that comes later is
+// dropped. Default: 30 s.
+func Timeout(d time.Duration) Option {
+	return func(s *settings) { s.Timeout = d; s.given["Timeout"] = true }
+}
+
+// MaxElapsed bounds all attempts of a batch, with the waits between them,
+// counted from the start of the first, more than 0. No attempt starts that
+// would start later, and none lasts longer. Default: no limit but MaxAttempts.
+func MaxElapsed(d time.Duration) Option {
+	return func(s *settings) { s.MaxElapsed = d; s.given["MaxElapsed"] = true }
+}
+
+// MaxAttempts is the most calls that are made for a batch, with the first, at
+// least 1. 1: no retry. Default: 4.
+func MaxAttempts(n int) Option {
+	return func(s *settings) { s.MaxAttempts = n; s.given["MaxAttempts"] = true }
+}
+
+// Backoff sets the waits between attempts: a random time between 0 and a
+// ceiling, which is initial after the first attempt, doubles with each further
+// one, and is never above max ("full jitter"). 0 < initial ≤ max. Default:
+// 100 ms to 10 s.
+func Backoff(initial, max time.Duration) Option {
+	return func(s *settings) { s.BackoffFrom, s.BackoffTo = initial, max; s.given["Backoff"] = true }
+}
+
+// RetryInterval is a fixed wait between attempts, more than 0, in place of
+// Backoff. Many workers that fail together then come back together.
+func RetryInterval(d time.Duration) Option {
+	return func(s *settings) { s.RetryInterval = d; s.given["RetryInterval"] = true }
+}
+
+// Bisect halves a batch that fails as a whole for good, and each half again, so
+// that in the end only the elements fail that are the reason, each alone. Each
+// half has MaxAttempts of its own, within the same MaxElapsed: one bad element
+// among 100 costs about 14 batches more, but a service that is down is asked
+// 199 times for each batch of 100, so mark with Permanent what another attempt
+// can't help, and set MaxElapsed. Default: off.
+func Bisect() Option {
+	return func(s *settings) { s.Bisect = true }
+}
+
+// FailBundle makes the first element that fails for good fail its bundle, with
+// a *CallError, in place of being emitted as a Failure. It is for New; ParDo
+// does it by itself, and with a failures output it makes no sense.
+func FailBundle() Option {
+	return func(s *settings) { s.FailBundle = true }
+}
+
+// validate returns what is wrong with the settings; sized says whether
+// BatchBytes can know the size of an element.
+func (s *settings) validate(sized bool, in reflect.Type) error {
+	atLeast1 := func(name string, n int) error {
+		if n < 1 {
+			return fmt.Errorf("%s(%d): must be at least 1", name, n)
+		}
+		return nil
+	}
+	positive := func(name string, d time.Duration, off string) error {
+		if d <= 0 {
+			return fmt.Errorf("%s(%v): must be more than 0; %s", name, d, off)
+		}
+		return nil
+	}
+	checks := []error{
+		atLeast1("BatchSize", s.BatchSize),
+		atLeast1("MaxInFlight", s.MaxInFlight),
+		atLeast1("MaxAttempts", s.MaxAttempts),
+		positive("Timeout", s.Timeout, "leave it out for 30s"),
+	}
+	if s.given["BatchBytes"] {
+		checks = append(checks, atLeast1("BatchBytes", s.BatchBytes))
+		if !sized {
+			checks = append(checks, fmt.Errorf("BatchBytes(%d): the size of a %v is not known: give the caller a method ElementSize(%v) int", s.BatchBytes, in, in))
+		}
+	}
+	if s.Linger < 0 {
+		checks = append(checks, fmt.Errorf("Linger(%v): must not be negative; 0 means that only size and the bundle's end seal a batch", s.Linger))
+	}
+	if s.given["MaxElapsed"] {
+		checks = append(checks, positive("MaxElapsed", s.MaxElapsed, "leave it out for no limit"))
+	}
+	if s.given["Backoff"] && (s.BackoffFrom <= 0 || s.BackoffFrom > s.BackoffTo) {
+		checks = append(checks, fmt.Errorf("Backoff(%v, %v): the initial wait must be more than 0 and at most the second", s.BackoffFrom, s.BackoffTo))
+	}
+	if s.given["RetryInterval"] {
+		checks = append(checks, positive("RetryInterval", s.RetryInterval, "leave it out for an exponential backoff"))
+		if s.given["Backoff"] {
+			checks = append(checks, fmt.Errorf("RetryInterval(%v) and Backoff(%v, %v) exclude each other: leave one out", s.RetryInterval, s.BackoffFrom, s.BackoffTo))
+		}
+	}
+	for _, err := range checks {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *settings) limits() ring.Limits {
+	return ring.Limits{
+		// Two more than can be in flight: one that is filled and one that
+		// is taken out, so that neither waits for the other.
+		Slots:   s.MaxInFlight + 2,
+		Size:    s.BatchSize,
+		Bytes:   s.BatchBytes,
+		Linger:  s.Linger,
+		Ordered: s.Ordered,
+	}
+}
+
+func (s *settings) policy() attempt.Policy {
+	return attempt.Policy{
+		Timeout:     s.Timeout,
+		MaxElapsed:  s.MaxElapsed,
+		MaxAttempts: s.MaxAttempts,
+		Initial:     s.BackoffFrom,
+		Max:         s.BackoffTo,
+		Fixed:       s.RetryInterval,
+		Bisect:      s.Bisect,
+		FailFast:    s.FailBundle,
+	}
+}

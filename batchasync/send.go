@@ -1,0 +1,161 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/metrics"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
+)
+
+// Info is what a call may know of itself.
+type Info struct {
+	// BatchID is a UUID that is the same in every attempt to send the same
+	// elements: an idempotency key. When a batch is retried for those of its
+	// elements that failed, or halved by Bisect, what is sent is another
+	// request, and has another id.
+	BatchID   string
+	Attempt   int    // from 1; it goes on when a batch is retried in part
+	Bundle    string // Beam's id of the bundle
+	Transform string // the transform's full name in the pipeline
+}
+
+type infoKey struct{}
+
+// InfoFrom returns the Info of the call that ctx was given to, and the zero
+// Info for any other ctx.
+func InfoFrom(ctx context.Context) Info {
+	info, _ := ctx.Value(infoKey{}).(Info)
+	return info
+}
+
+// A sender sends a bundle's batches. It is what the batches under way hold on
+// to, and it does not hold the bundle: so the collector can tell when a runner
+// has dropped that.
+type sender[K, In, Out any] struct {
+	config   *config
+	pool     *pool.Pool
+	methods  *methods[In, Out]
+	ring     *ring.Ring[entry[K, In], answered[Out]]
+	policy   attempt.Policy
+	throttle throttle
+
+	// Of the bundle at hand, set before its first element arrives.
+	ctx        context.Context
+	cancel     context.CancelFunc
+	bundleID   string
+	ptransform string
+	release    func()
+}
+
+func newSender[K, In, Out any](config *config, p *pool.Pool, m *methods[In, Out]) *sender[K, In, Out] {
+	s := &sender[K, In, Out]{
+		config:  config,
+		pool:    p,
+		methods: m,
+		policy:  config.Settings.policy(),
+	}
+	s.ring = ring.New(config.Settings.limits(), s.dispatch)
+	return s
+}
+
+// begin takes over the use of the shared caller that the bundle has got.
+func (s *sender[K, In, Out]) begin(ctx context.Context) {
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.bundleID, s.ptransform = metrics.GetBundleID(ctx), metrics.GetTransformID(ctx)
+	s.release = sync.OnceFunc(s.pool.Shared.Done)
+}
+
+// end is called when no batch is under way any more.
+func (s *sender[K, In, Out]) end() {
+	s.cancel()
+	s.release()
+}
+
+// abandon ends the calls that obey their context, and lets no other start. It
+// may come a second time, from the collector.
+func (s *sender[K, In, Out]) abandon() {
+	s.ring.Abandon()
+	s.end()
+}
+
+// dispatch has a batch sent as soon as the pool permits. It may run on the
+// timer's goroutine.
+func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out]]) {
+	ready := time.Now()
+	s.throttle.begin()
+	s.pool.Go(func(permit *pool.Permit) {
+		s.throttle.end()
+		// Its own hold on the caller, for an abandoned bundle lets go of it.
+		if !s.pool.Shared.Again() {
+			return
+		}
+		defer s.pool.Shared.Done()
+		if !s.ring.Seal(slot) {
+			return
+		}
+		wait := time.Since(ready)
+		slot.Result = s.send(permit, slot.Items)
+		slot.Result.wait = wait
+		s.ring.Complete(slot)
+	})
+}
+
+func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) answered[Out] {
+	batch := make([]In, len(items))
+	for i := range items {
+		batch[i] = items[i].in
+	}
+	var a answered[Out]
+	a.Outcome = attempt.Run(s.ctx, batch, s.policy, attempt.Service[In, Out]{
+		Call: s.call,
+		Begin: func(ctx context.Context, info attempt.Info) (context.Context, func(bool, time.Duration)) {
+			ctx, store := callContext(ctx, s.bundleID, s.ptransform)
+			ctx = context.WithValue(ctx, infoKey{}, Info{info.BatchID, info.Attempt, s.bundleID, s.config.Transform})
+			return ctx, func(answered bool, took time.Duration) {
+				a.calls = append(a.calls, took)
+				// A call that runs on still counts.
+				if answered {
+					a.users = append(a.users, store)
+				}
+			}
+		},
+		Classify: s.classify,
+		Pause: func(ctx context.Context, d time.Duration) error {
+			s.throttle.begin()
+			defer s.throttle.end()
+			return permit.Pause(ctx, d)
+		},
+	})
+	return a
+}
+
+// call holds the shared caller for as long as the call runs, even if that is
+// long after its timeout.
+func (s *sender[K, In, Out]) call(ctx context.Context, batch []In) ([]Out, error) {
+	if !s.pool.Shared.Again() {
+		return nil, context.Canceled
+	}
+	defer s.pool.Shared.Done()
+	results, err := s.methods.call(ctx, batch)
+	return results, withoutEmpty(err)
+}
+
+// classify asks the caller, guarded.
+func (s *sender[K, In, Out]) classify(err error, n int) attempt.Verdict {
+	verdict, broken := guard.Run("Retryable", func() (attempt.Verdict, error) {
+		return classify(err, n, s.methods.retryable), nil
+	})
+	if broken != nil {
+		return attempt.Verdict{Permanent: true, Err: fmt.Errorf("%w, asked about: %w", broken, err)}
+	}
+	return verdict
+}
