@@ -100,19 +100,27 @@ func (b *bundle[K, In, Out]) start(ctx context.Context) {
 
 // begin prepares for the bundle's first element; an empty bundle costs nothing.
 func (b *bundle[K, In, Out]) begin() error {
-	if err := b.pool.Shared.Use(b.ctx, detached(b.ctx)); err != nil {
-		return fmt.Errorf("batchasync: %s: set up the caller: %w", b.config.Transform, err)
-	}
-	b.begun = true
 	if b.sender == nil {
 		b.sender = newSender[K, In, Out](b.config, b.pool, b.methods())
 		// A runner drops a bundle that has failed elsewhere without a
 		// word. The calls under way end by themselves; this keeps what is
 		// left of the bundle from being sent and retried.
-		runtime.AddCleanup(b, func(s *sender[K, In, Out]) { s.abandon() }, b.sender)
+		runtime.AddCleanup(b, func(s *sender[K, In, Out]) { s.orphaned.Store(true) }, b.sender)
 	}
 	b.sender.begin(b.ctx)
+	b.begun = true
+	// A caller that can't be set up is told of before the first batch is
+	// full, and ElementSize may rely on Setup.
+	if err := b.sender.use(b.ctx); err != nil {
+		b.abandon()
+		return b.wrap(err)
+	}
+	b.pool.Shared.Done()
 	return nil
+}
+
+func (b *bundle[K, In, Out]) wrap(err error) error {
+	return fmt.Errorf("batchasync: %s: %w", b.config.Transform, err)
 }
 
 // process takes an element in. While the ring is full it takes out what has
@@ -164,15 +172,15 @@ func (b *bundle[K, In, Out]) finish() error {
 			return err
 		}
 	}
-	b.sender.end()
+	b.sender.cancel()
 	b.begun = false
 	elementsCounter.Inc(b.ctx, b.arrived)
 	resultsCounter.Inc(b.ctx, b.answered)
 	countSome(b.ctx, failuresCounter, b.failed)
 	countSome(b.ctx, throttlingCounter, b.sender.throttle.take())
 	if b.arrived != b.answered+b.failed {
-		return fmt.Errorf("batchasync: %s: %d elements arrived, but %d were answered and %d failed: this is a mistake in batchasync, please report it",
-			b.config.Transform, b.arrived, b.answered, b.failed)
+		return b.wrap(fmt.Errorf("%d elements arrived, but %d were answered and %d failed: this is a mistake in batchasync, please report it",
+			b.arrived, b.answered, b.failed))
 	}
 	return nil
 }
@@ -180,13 +188,9 @@ func (b *bundle[K, In, Out]) finish() error {
 func (b *bundle[K, In, Out]) wait() error {
 	if err := b.sender.ring.Wait(b.ctx); err != nil {
 		b.abandon()
-		return b.cutOff(err)
+		return b.wrap(fmt.Errorf("the bundle's context ended with batches under way: %w", err))
 	}
 	return nil
-}
-
-func (b *bundle[K, In, Out]) cutOff(cause error) error {
-	return fmt.Errorf("batchasync: %s: the bundle's context ended with batches under way: %w", b.config.Transform, cause)
 }
 
 // deliver emits all batches that have been answered. A transform behind this
@@ -215,7 +219,7 @@ func (b *bundle[K, In, Out]) emit(slot *ring.Slot[entry[K, In], answered[Out]]) 
 		return err
 	}
 	if outcome.Err != nil {
-		return b.cutOff(outcome.Err)
+		return b.wrap(outcome.Err)
 	}
 	failures := outcome.Failures
 	if len(failures) > 0 && b.config.Settings.FailBundle {
@@ -288,7 +292,7 @@ func (b *bundle[K, In, Out]) count(slot *ring.Slot[entry[K, In], answered[Out]])
 	countSome(b.ctx, bisectionsCounter, int64(o.Bisections))
 	for _, store := range o.users {
 		if err := replay(b.ctx, store); err != nil {
-			return fmt.Errorf("batchasync: %s: count the caller's metrics: %w", b.config.Transform, err)
+			return b.wrap(fmt.Errorf("count the caller's metrics: %w", err))
 		}
 	}
 	return nil
@@ -303,7 +307,12 @@ func (b *bundle[K, In, Out]) abandon() {
 }
 
 // tearDown is called in a DoFn's Teardown.
-func (b *bundle[K, In, Out]) tearDown() error {
+func tearDown[K, In, Out any](at **bundle[K, In, Out]) error {
+	b := *at
+	if b == nil {
+		return nil
+	}
+	*at = nil
 	if b.begun {
 		b.abandon()
 	}

@@ -24,8 +24,12 @@ type BatchAsyncDoFn[In, Out any, C Caller[In, Out]] struct {
 	results, failures *output
 }
 
-// Setup joins the other instances of the transform in this process.
+// Setup joins the other instances of the transform in this process. A second
+// call for an instance changes nothing.
 func (f *BatchAsyncDoFn[In, Out, C]) Setup(context.Context) error {
+	if f.bundle != nil {
+		return nil
+	}
 	f.bundle = newBundle[struct{}, In, Out](f.Config, f.Caller)
 	f.bundle.result = func(e *entry[struct{}, In], out Out) error {
 		return f.results.emit(&e.at, out, nil)
@@ -56,7 +60,7 @@ func (f *BatchAsyncDoFn[In, Out, C]) FinishBundle(context.Context, Emit[Out], Em
 
 // Teardown leaves the other instances; the last one tears the caller down.
 func (f *BatchAsyncDoFn[In, Out, C]) Teardown(context.Context) error {
-	return f.bundle.tearDown()
+	return tearDown(&f.bundle)
 }
 
 // flatFn is BatchAsyncDoFn for a caller that has any number of outputs for an
@@ -70,6 +74,9 @@ type flatFn[In, Out any, C Caller[In, []Out]] struct {
 }
 
 func (f *flatFn[In, Out, C]) Setup(context.Context) error {
+	if f.bundle != nil {
+		return nil
+	}
 	f.bundle = newBundle[struct{}, In, []Out](f.Config, f.Caller)
 	f.bundle.result = func(e *entry[struct{}, In], outs []Out) error {
 		for _, out := range outs {
@@ -99,7 +106,7 @@ func (f *flatFn[In, Out, C]) FinishBundle(context.Context, Emit[Out], Emit[Failu
 	return f.bundle.finish()
 }
 
-func (f *flatFn[In, Out, C]) Teardown(context.Context) error { return f.bundle.tearDown() }
+func (f *flatFn[In, Out, C]) Teardown(context.Context) error { return tearDown(&f.bundle) }
 
 // kvFn is BatchAsyncDoFn for the values of a PCollection<KV<K, In>>.
 type kvFn[K, In, Out any, C Caller[In, Out]] struct {
@@ -111,6 +118,9 @@ type kvFn[K, In, Out any, C Caller[In, Out]] struct {
 }
 
 func (f *kvFn[K, In, Out, C]) Setup(context.Context) error {
+	if f.bundle != nil {
+		return nil
+	}
 	f.bundle = newBundle[K, In, Out](f.Config, f.Caller)
 	f.bundle.result = func(e *entry[K, In], out Out) error {
 		return f.results.emit(&e.at, e.key, out)
@@ -135,4 +145,4 @@ func (f *kvFn[K, In, Out, C]) FinishBundle(context.Context, EmitKV[K, Out], Emit
 	return f.bundle.finish()
 }
 
-func (f *kvFn[K, In, Out, C]) Teardown(context.Context) error { return f.bundle.tearDown() }
+func (f *kvFn[K, In, Out, C]) Teardown(context.Context) error { return tearDown(&f.bundle) }

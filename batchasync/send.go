@@ -6,7 +6,7 @@ package batchasync
 import (
 	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/metrics"
@@ -48,12 +48,15 @@ type sender[K, In, Out any] struct {
 	policy   attempt.Policy
 	throttle throttle
 
+	// orphaned is set by the collector when a runner has dropped the bundle.
+	// A flag and no more, for its goroutine is a stranger to the timers and
+	// channels of a testing/synctest bubble.
+	orphaned atomic.Bool
+
 	// Of the bundle at hand, set before its first element arrives.
-	ctx        context.Context
-	cancel     context.CancelFunc
-	bundleID   string
-	ptransform string
-	release    func()
+	ctx                  context.Context
+	cancel               context.CancelFunc
+	bundleID, pTransform string
 }
 
 func newSender[K, In, Out any](config *config, p *pool.Pool, m *methods[In, Out]) *sender[K, In, Out] {
@@ -67,24 +70,15 @@ func newSender[K, In, Out any](config *config, p *pool.Pool, m *methods[In, Out]
 	return s
 }
 
-// begin takes over the use of the shared caller that the bundle has got.
 func (s *sender[K, In, Out]) begin(ctx context.Context) {
 	s.ctx, s.cancel = context.WithCancel(ctx)
-	s.bundleID, s.ptransform = metrics.GetBundleID(ctx), metrics.GetTransformID(ctx)
-	s.release = sync.OnceFunc(s.pool.Shared.Done)
+	s.bundleID, s.pTransform = metrics.GetBundleID(ctx), metrics.GetTransformID(ctx)
 }
 
-// end is called when no batch is under way any more.
-func (s *sender[K, In, Out]) end() {
-	s.cancel()
-	s.release()
-}
-
-// abandon ends the calls that obey their context, and lets no other start. It
-// may come a second time, from the collector.
+// abandon ends the calls that obey their context, and lets no other start.
 func (s *sender[K, In, Out]) abandon() {
 	s.ring.Abandon()
-	s.end()
+	s.cancel()
 }
 
 // dispatch has a batch sent as soon as the pool permits. It may run on the
@@ -94,12 +88,7 @@ func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out
 	s.throttle.begin()
 	s.pool.Go(func(permit *pool.Permit) {
 		s.throttle.end()
-		// Its own hold on the caller, for an abandoned bundle lets go of it.
-		if !s.pool.Shared.Again() {
-			return
-		}
-		defer s.pool.Shared.Done()
-		if !s.ring.Seal(slot) {
+		if s.orphaned.Load() || !s.ring.Seal(slot) {
 			return
 		}
 		wait := time.Since(ready)
@@ -115,10 +104,16 @@ func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) ans
 		batch[i] = items[i].in
 	}
 	var a answered[Out]
+	// The bundle has set the caller up; but if nobody has used it since, it
+	// may be down again.
+	if a.Err = s.use(s.ctx); a.Err != nil {
+		return a
+	}
+	defer s.pool.Shared.Done()
 	a.Outcome = attempt.Run(s.ctx, batch, s.policy, attempt.Service[In, Out]{
 		Call: s.call,
 		Begin: func(ctx context.Context, info attempt.Info) (context.Context, func(bool, time.Duration)) {
-			ctx, store := callContext(ctx, s.bundleID, s.ptransform)
+			ctx, store := callContext(ctx, s.bundleID, s.pTransform)
 			ctx = context.WithValue(ctx, infoKey{}, Info{info.BatchID, info.Attempt, s.bundleID, s.config.Transform})
 			return ctx, func(answered bool, took time.Duration) {
 				a.calls = append(a.calls, took)
@@ -132,18 +127,31 @@ func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) ans
 		Pause: func(ctx context.Context, d time.Duration) error {
 			s.throttle.begin()
 			defer s.throttle.end()
-			return permit.Pause(ctx, d)
+			if err := permit.Pause(ctx, d); err != nil {
+				return err
+			}
+			if s.orphaned.Load() {
+				return context.Canceled
+			}
+			return nil
 		},
 	})
 	return a
 }
 
+// use makes sure that the shared caller is set up, and holds it until
+// Shared.Done.
+func (s *sender[K, In, Out]) use(ctx context.Context) error {
+	if err := s.pool.Shared.Use(ctx, detached(ctx)); err != nil {
+		return fmt.Errorf("set up the caller: %w", err)
+	}
+	return nil
+}
+
 // call holds the shared caller for as long as the call runs, even if that is
 // long after its timeout.
 func (s *sender[K, In, Out]) call(ctx context.Context, batch []In) ([]Out, error) {
-	if !s.pool.Shared.Again() {
-		return nil, context.Canceled
-	}
+	s.pool.Shared.Again()
 	defer s.pool.Shared.Done()
 	results, err := s.methods.call(ctx, batch)
 	return results, withoutEmpty(err)

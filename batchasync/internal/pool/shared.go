@@ -112,16 +112,11 @@ func (s *Shared) Use(ctx, setupCtx context.Context) error {
 	}
 }
 
-// Again counts one more use of a value that is up, and reports false if it is
-// not: then its users have left already.
-func (s *Shared) Again() bool {
+// Again counts one more use for who uses the value already.
+func (s *Shared) Again() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state != up {
-		return false
-	}
 	s.uses++
-	return true
 }
 
 // Done ends a use.
