@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/metrics"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
@@ -136,7 +135,8 @@ func (b *bundle[K, In, Out]) process(e entry[K, In]) error {
 	if b.size != nil {
 		var err error
 		if size, err = b.size(e.in); err != nil {
-			return b.fail(&e, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
+			rejected := e // or e would be on the heap for each element
+			return b.fail(&rejected, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
 		}
 	}
 	for {
@@ -344,13 +344,6 @@ func sizeOf[In any](elementSize func(In) int) func(In) (int, error) {
 // hasSize reports whether the size of a type is known without ElementSize.
 func hasSize(t reflect.Type) bool {
 	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
-}
-
-// detached is ctx for what outlives the bundle: not cancelled with it, and with
-// a metrics store that nobody else writes to.
-func detached(ctx context.Context) context.Context {
-	ctx, _ = callContext(context.WithoutCancel(ctx), metrics.GetBundleID(ctx), metrics.GetTransformID(ctx))
-	return ctx
 }
 
 // loggedTeardown is teardown, with a log line for an error that comes when no

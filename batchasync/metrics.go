@@ -5,6 +5,7 @@ package batchasync
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"time"
 
@@ -67,11 +68,56 @@ type tally struct {
 	users []*metrics.Store // what the caller counted in each attempt
 }
 
-// callContext is ctx with a metrics store of its own: the caller may count in
-// it while the bundle's goroutine counts in the bundle's.
-func callContext(ctx context.Context, bundle, transform string) (context.Context, *metrics.Store) {
-	ctx = metrics.SetPTransformID(metrics.SetBundleID(ctx, bundle), transform)
-	return ctx, metrics.GetStore(ctx)
+// A callContext is what an attempt's call gets: its Info, and a metrics store
+// of its own, so that the caller may count while the bundle's goroutine counts
+// in the bundle's. The store costs more than all the rest of a batch, and most
+// callers count nothing: it is made when Beam's metrics first ask for it.
+type callContext struct {
+	context.Context
+	info       Info
+	pTransform string
+
+	meter   sync.Once
+	metered context.Context
+}
+
+func (c *callContext) Value(key any) any {
+	switch {
+	case key == infoKey{}:
+		return c.info
+	case reflect.TypeOf(key) == metricsKey:
+		c.meter.Do(func() {
+			c.metered = metrics.SetPTransformID(metrics.SetBundleID(c.Context, c.info.Bundle), c.pTransform)
+		})
+		return c.metered.Value(key)
+	}
+	return c.Context.Value(key)
+}
+
+// counted returns the store, or nil if nothing has been counted. The call must
+// have returned.
+func (c *callContext) counted() *metrics.Store {
+	if c.metered == nil {
+		return nil
+	}
+	return metrics.GetStore(c.metered)
+}
+
+// metricsKey is the type, which Beam does not export, of the keys by which its
+// metrics are found in a context.
+var metricsKey = func() (t reflect.Type) {
+	metrics.GetTransformID(keyProbe{Context: context.Background(), seen: func(key any) { t = reflect.TypeOf(key) }})
+	return t
+}()
+
+type keyProbe struct {
+	context.Context
+	seen func(key any)
+}
+
+func (p keyProbe) Value(key any) any {
+	p.seen(key)
+	return nil
 }
 
 // replay counts in ctx what the caller counted in store.

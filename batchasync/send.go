@@ -111,19 +111,20 @@ func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) ans
 	}
 	defer s.pool.Shared.Done()
 	a.Outcome = attempt.Run(s.ctx, batch, s.policy, attempt.Service[In, Out]{
-		Call: s.call,
+		Call:     s.call,
+		Classify: s.classify,
 		Begin: func(ctx context.Context, info attempt.Info) (context.Context, func(bool, time.Duration)) {
-			ctx, store := callContext(ctx, s.bundleID, s.pTransform)
-			ctx = context.WithValue(ctx, infoKey{}, Info{info.BatchID, info.Attempt, s.bundleID, s.config.Transform})
-			return ctx, func(answered bool, took time.Duration) {
+			call := s.callContext(ctx, info.BatchID, info.Attempt)
+			return call, func(answered bool, took time.Duration) {
 				a.calls = append(a.calls, took)
-				// A call that runs on still counts.
-				if answered {
+				if !answered {
+					return // it may still be counting
+				}
+				if store := call.counted(); store != nil {
 					a.users = append(a.users, store)
 				}
 			}
 		},
-		Classify: s.classify,
 		Pause: func(ctx context.Context, d time.Duration) error {
 			s.throttle.begin()
 			defer s.throttle.end()
@@ -139,10 +140,21 @@ func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) ans
 	return a
 }
 
+func (s *sender[K, In, Out]) callContext(ctx context.Context, batchID string, attempt int) *callContext {
+	return &callContext{
+		Context:    ctx,
+		info:       Info{batchID, attempt, s.bundleID, s.config.Transform},
+		pTransform: s.pTransform,
+	}
+}
+
 // use makes sure that the shared caller is set up, and holds it until
 // Shared.Done.
 func (s *sender[K, In, Out]) use(ctx context.Context) error {
-	if err := s.pool.Shared.Use(ctx, detached(ctx)); err != nil {
+	// Clients keep the context that they were made with: Setup's does not end
+	// with the bundle.
+	setup := s.callContext(context.WithoutCancel(ctx), "", 0)
+	if err := s.pool.Shared.Use(ctx, setup); err != nil {
 		return fmt.Errorf("set up the caller: %w", err)
 	}
 	return nil

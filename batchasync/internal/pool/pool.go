@@ -27,8 +27,11 @@ type Pool struct {
 	resuming, starting []*waiter
 }
 
+// A waiter waits to start a function, or to resume the goroutine that holds
+// resumed.
 type waiter struct {
-	grant func() // called without the lock, with a permit in hand
+	start   func(*Permit)
+	resumed chan struct{}
 }
 
 var (
@@ -73,22 +76,21 @@ type Permit struct {
 // Go runs f in a goroutine of its own as soon as a permit is free, and takes
 // the permit back when f returns. It does not block.
 func (p *Pool) Go(f func(*Permit)) {
-	w := &waiter{grant: func() {
-		go func() {
-			permit := &Permit{pool: p, held: true}
-			defer permit.giveBack()
-			f(permit)
-		}()
-	}}
 	p.mu.Lock()
 	if p.inFlight >= p.limit {
-		p.starting = append(p.starting, w)
+		p.starting = append(p.starting, &waiter{start: f})
 		p.mu.Unlock()
 		return
 	}
 	p.inFlight++
 	p.mu.Unlock()
-	w.grant()
+	go p.run(f)
+}
+
+func (p *Pool) run(f func(*Permit)) {
+	permit := &Permit{pool: p, held: true}
+	defer permit.giveBack()
+	f(permit)
 }
 
 // Pause gives the permit back, waits for d, and gets a permit again, before
@@ -107,8 +109,7 @@ func (p *Permit) Pause(ctx context.Context, d time.Duration) error {
 }
 
 func (p *Permit) resume(ctx context.Context) error {
-	granted := make(chan struct{})
-	w := &waiter{grant: func() { close(granted) }}
+	w := &waiter{resumed: make(chan struct{})}
 	pool := p.pool
 	pool.mu.Lock()
 	if pool.inFlight < pool.limit {
@@ -121,7 +122,7 @@ func (p *Permit) resume(ctx context.Context) error {
 	pool.mu.Unlock()
 
 	select {
-	case <-granted:
+	case <-w.resumed:
 		p.held = true
 		return nil
 	case <-ctx.Done():
@@ -162,8 +163,12 @@ func (p *Permit) giveBack() {
 		}
 	}
 	pool.mu.Unlock()
-	if next != nil {
-		next.grant()
+	switch {
+	case next == nil:
+	case next.start != nil:
+		go pool.run(next.start)
+	default:
+		close(next.resumed)
 	}
 }
 

@@ -1,0 +1,138 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+
+	"github.com/batchasync/beam-batchasync/batchasync"
+)
+
+func init() {
+	register.DoFn2x0[[]byte, func(int)](&countTo{})
+	register.DoFn1x1[int, int](&passThrough{})
+	register.DoFn1x0[int](&discard{})
+	register.Emitter1[int]()
+	batchasync.Register(&identity{})
+}
+
+// countTo makes N numbers of one impulse.
+type countTo struct{ N int }
+
+func (f *countTo) ProcessElement(_ []byte, emit func(int)) {
+	for i := range f.N {
+		emit(i)
+	}
+}
+
+type passThrough struct{}
+
+func (*passThrough) ProcessElement(v int) int { return v }
+
+// discarded is what has reached the end of a benchmark's pipeline.
+var discarded atomic.Int64
+
+type discard struct{}
+
+func (*discard) ProcessElement(int) { discarded.Add(1) }
+
+// identity answers at once.
+type identity struct{}
+
+func (*identity) Call(_ context.Context, batch []int) ([]int, error) { return batch, nil }
+
+// BenchmarkOverhead compares the same pipeline with a pass-through ParDo and
+// with batchasync.ParDo in its place. x-passthrough is the ratio of their
+// times, the median of alternating pairs; allocs/elem is what batchasync
+// allocates for an element beyond the pass-through.
+func BenchmarkOverhead(b *testing.B) {
+	const elements, pairs = 2_000_000, 7
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	for _, engine := range engines {
+		b.Run(engine, func(b *testing.B) {
+			for b.Loop() {
+				var ratios []float64
+				var allocs int64
+				for range pairs {
+					plainTime, plainAllocs := runOver(b, engine, elements, func(s beam.Scope, col beam.PCollection) beam.PCollection {
+						return beam.ParDo(s, &passThrough{}, col)
+					})
+					batchTime, batchAllocs := runOver(b, engine, elements, func(s beam.Scope, col beam.PCollection) beam.PCollection {
+						return batchasync.ParDo(s, &identity{}, col)
+					})
+					ratios = append(ratios, float64(batchTime)/float64(plainTime))
+					allocs = batchAllocs - plainAllocs
+				}
+				slices.Sort(ratios)
+				b.ReportMetric(ratios[pairs/2], "x-passthrough")
+				b.ReportMetric(float64(allocs)/elements, "allocs/elem")
+			}
+		})
+	}
+}
+
+func runOver(b *testing.B, engine string, n int, transform func(beam.Scope, beam.PCollection) beam.PCollection) (time.Duration, int64) {
+	p, s := beam.NewPipelineWithRoot()
+	col := beam.ParDo(s, &countTo{N: n}, beam.Impulse(s))
+	beam.ParDo0(s, &discard{}, transform(s, col))
+	discarded.Store(0)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	if _, err := beam.Run(context.Background(), engine, p); err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	runtime.ReadMemStats(&after)
+	if got := discarded.Load(); got != int64(n) {
+		b.Fatalf("%d of %d elements arrived", got, n)
+	}
+	return took, int64(after.Mallocs - before.Mallocs)
+}
+
+// BenchmarkPeakHeap reports the most heap in use while bundles of growing size
+// go through: the ring is all that is kept of a bundle.
+func BenchmarkPeakHeap(b *testing.B) {
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	for _, n := range []int{100_000, 1_000_000, 10_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				stop, peak := make(chan struct{}), make(chan uint64)
+				go func() {
+					var most uint64
+					tick := time.NewTicker(time.Millisecond)
+					defer tick.Stop()
+					for {
+						select {
+						case <-tick.C:
+							var m runtime.MemStats
+							runtime.ReadMemStats(&m)
+							most = max(most, m.HeapInuse)
+						case <-stop:
+							peak <- most
+							return
+						}
+					}
+				}()
+				runOver(b, "direct", n, func(s beam.Scope, col beam.PCollection) beam.PCollection {
+					return batchasync.ParDo(s, &identity{}, col)
+				})
+				close(stop)
+				b.ReportMetric(float64(<-peak)/(1<<20), "peak-MiB")
+			}
+		})
+	}
+}
