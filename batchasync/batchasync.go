@@ -22,12 +22,12 @@ import (
 var registered sync.Map
 
 // Register makes a type of caller known to Beam, for ParDo, ParDoWithFailures
-// and New. Call it in an init function, as register.DoFn4x1 and its like; only
+// and New. Call it in an init function, as register.DoFn3x1 and its like; only
 // the type of caller matters:
 //
 //	func init() { batchasync.Register(&lookup{}) }
 func Register[In, Out any, C Caller[In, Out]](caller C) {
-	register.DoFn4x1[context.Context, In, Emit[Out], Emit[Failure[In]], error](&BatchAsyncDoFn[In, Out, C]{})
+	register.DoFn3x1[In, Emit[Out], Emit[Failure[In]], error](&BatchAsyncDoFn[In, Out, C]{})
 	registerEmit[Out]()
 	registerEmit[Failure[In]]()
 	registerTypes[In, Out, BatchAsyncDoFn[In, Out, C]]()
@@ -35,7 +35,7 @@ func Register[In, Out any, C Caller[In, Out]](caller C) {
 
 // RegisterFlat is Register for FlatParDo and FlatParDoWithFailures.
 func RegisterFlat[In, Out any, C Caller[In, []Out]](caller C) {
-	register.DoFn4x1[context.Context, In, Emit[Out], Emit[Failure[In]], error](&flatFn[In, Out, C]{})
+	register.DoFn3x1[In, Emit[Out], Emit[Failure[In]], error](&flatFn[In, Out, C]{})
 	registerEmit[Out]()
 	registerEmit[Failure[In]]()
 	registerTypes[In, Out, flatFn[In, Out, C]]()
@@ -46,7 +46,7 @@ func RegisterFlat[In, Out any, C Caller[In, []Out]](caller C) {
 //
 //	func init() { batchasync.RegisterKV[string](&lookup{}) }
 func RegisterKV[K, In, Out any, C Caller[In, Out]](caller C) {
-	register.DoFn5x1[context.Context, K, In, EmitKV[K, Out], EmitKV[K, Failure[In]], error](&kvFn[K, In, Out, C]{})
+	register.DoFn4x1[K, In, EmitKV[K, Out], EmitKV[K, Failure[In]], error](&kvFn[K, In, Out, C]{})
 	registerEmitKV[K, Out]()
 	registerEmitKV[K, Failure[In]]()
 	registerType[K]()
@@ -188,7 +188,7 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 	}
 	settings := newSettings(opts)
 	in := reflect.TypeFor[In]()
-	if err := settings.validate(m.elementSize != nil || hasSize(in), in); err != nil {
+	if err := settings.validate(in, m.elementSize != nil || hasSize(in), m.key != nil); err != nil {
 		refuse("%v", err)
 	}
 	return config{ID: uuid.NewString(), Transform: transform, Settings: *settings}

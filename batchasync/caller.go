@@ -56,6 +56,12 @@ type ElementSizer[In any] interface {
 	ElementSize(element In) int
 }
 
+// A KeyedCaller tells the key of an element, for Dedup: elements with equal keys
+// have equal answers.
+type KeyedCaller[In any] interface {
+	Key(element In) string
+}
+
 // A RetryClassifier says which errors of Call, or of a single element of a
 // *BatchError, are worth another attempt. It is not asked for errors marked
 // with Permanent (never) or RetryAfter (always), nor for a timeout (always) or
@@ -79,6 +85,7 @@ type methods[In, Out any] struct {
 	call            func(context.Context, []In) ([]Out, error)
 	setup, teardown func(context.Context) error
 	elementSize     func(In) int
+	key             func(In) string
 	retryable       func(error) bool
 }
 
@@ -96,6 +103,9 @@ func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
 	if c, ok := optional[ElementSizer[In]](cell); ok {
 		m.elementSize = c.ElementSize
 	}
+	if c, ok := optional[KeyedCaller[In]](cell); ok {
+		m.key = c.Key
+	}
 	if c, ok := optional[RetryClassifier](cell); ok {
 		m.retryable = c.Retryable
 	}
@@ -112,6 +122,7 @@ func (m *methods[In, Out]) check(caller reflect.Type) error {
 		{"Setup", "Setup(context.Context) error", m.setup != nil},
 		{"Teardown", "Teardown(context.Context) error", m.teardown != nil},
 		{"ElementSize", fmt.Sprintf("ElementSize(%v) int", reflect.TypeFor[In]()), m.elementSize != nil},
+		{"Key", fmt.Sprintf("Key(%v) string", reflect.TypeFor[In]()), m.key != nil},
 		{"Retryable", "Retryable(error) bool", m.retryable != nil},
 	} {
 		_, onValue := caller.MethodByName(method.name)

@@ -43,13 +43,14 @@ func (f *BatchAsyncDoFn[In, Out, C]) Setup(context.Context) error {
 // StartBundle gets hold of the bundle's outputs.
 func (f *BatchAsyncDoFn[In, Out, C]) StartBundle(ctx context.Context, results Emit[Out], failures Emit[Failure[In]]) error {
 	f.results, f.failures = results.output(), failures.output()
+	f.results.observe = true
 	f.bundle.start(ctx)
 	return nil
 }
 
 // ProcessElement puts the element into the open batch, and emits what has been
 // answered meanwhile. It waits only while the ring is full.
-func (f *BatchAsyncDoFn[In, Out, C]) ProcessElement(_ context.Context, in In, _ Emit[Out], _ Emit[Failure[In]]) error {
+func (f *BatchAsyncDoFn[In, Out, C]) ProcessElement(in In, _ Emit[Out], _ Emit[Failure[In]]) error {
 	return f.bundle.process(entry[struct{}, In]{in: in, at: f.results.now})
 }
 
@@ -94,11 +95,12 @@ func (f *flatFn[In, Out, C]) Setup(context.Context) error {
 
 func (f *flatFn[In, Out, C]) StartBundle(ctx context.Context, results Emit[Out], failures Emit[Failure[In]]) error {
 	f.results, f.failures = results.output(), failures.output()
+	f.results.observe = true
 	f.bundle.start(ctx)
 	return nil
 }
 
-func (f *flatFn[In, Out, C]) ProcessElement(_ context.Context, in In, _ Emit[Out], _ Emit[Failure[In]]) error {
+func (f *flatFn[In, Out, C]) ProcessElement(in In, _ Emit[Out], _ Emit[Failure[In]]) error {
 	return f.bundle.process(entry[struct{}, In]{in: in, at: f.results.now})
 }
 
@@ -133,11 +135,12 @@ func (f *kvFn[K, In, Out, C]) Setup(context.Context) error {
 
 func (f *kvFn[K, In, Out, C]) StartBundle(ctx context.Context, results EmitKV[K, Out], failures EmitKV[K, Failure[In]]) error {
 	f.results, f.failures = results.output(), failures.output()
+	f.results.observe = true
 	f.bundle.start(ctx)
 	return nil
 }
 
-func (f *kvFn[K, In, Out, C]) ProcessElement(_ context.Context, key K, in In, _ EmitKV[K, Out], _ EmitKV[K, Failure[In]]) error {
+func (f *kvFn[K, In, Out, C]) ProcessElement(key K, in In, _ EmitKV[K, Out], _ EmitKV[K, Failure[In]]) error {
 	return f.bundle.process(entry[K, In]{key: key, in: in, at: f.results.now})
 }
 

@@ -39,16 +39,29 @@ type origin struct {
 // replaces, it belongs to the goroutine of the bundle.
 type output struct {
 	next  exec.ElementProcessor
+	fn    any // the DoFn's parameter
 	ctx   context.Context
-	now   origin // of the element that is being processed
-	fn    any    // the DoFn's parameter
 	value exec.FullValue
+
+	// now is the origin of the element that is being processed, if observe
+	// is set: one output of a DoFn is enough to tell it.
+	observe bool
+	now     origin
 }
 
-// Init is called by Beam before each call of a method of the DoFn.
+// Init is called by Beam before each call of a method of the DoFn, so for each
+// element: it writes no more pointers than it has to.
 func (o *output) Init(ctx context.Context, pane typex.PaneInfo, windows []typex.Window, timestamp typex.EventTime) error {
-	o.ctx = ctx
-	o.now = origin{windows, timestamp, pane}
+	if o.ctx != ctx {
+		o.ctx = ctx
+	}
+	if !o.observe {
+		return nil
+	}
+	if len(windows) == 0 || len(windows) != len(o.now.windows) || &windows[0] != &o.now.windows[0] {
+		o.now.windows = windows
+	}
+	o.now.timestamp, o.now.pane = timestamp, pane
 	return nil
 }
 
@@ -58,9 +71,10 @@ func (o *output) Value() any { return o.fn }
 // emit passes a value, or a key and a value, on to the next transform.
 func (o *output) emit(at *origin, element, element2 any) error {
 	// The next node must copy what it keeps, as with any value of Beam's, so
-	// that one FullValue serves all.
-	o.value = exec.FullValue{Elm: element, Elm2: element2, Windows: at.windows, Timestamp: at.timestamp, Pane: at.pane}
-	return o.next.ProcessElement(o.ctx, &o.value)
+	// that one FullValue serves all. Its other fields are never set.
+	v := &o.value
+	v.Elm, v.Elm2, v.Windows, v.Timestamp, v.Pane = element, element2, at.windows, at.timestamp, at.pane
+	return o.next.ProcessElement(o.ctx, v)
 }
 
 var handover struct {
@@ -73,9 +87,10 @@ var handover struct {
 func outputOf(call func()) *output {
 	handover.Lock()
 	defer handover.Unlock()
-	handover.output = nil
 	call()
-	return handover.output
+	o := handover.output
+	handover.output = nil // or a dropped bundle would never be collected
+	return o
 }
 
 func (o *output) handOver() { handover.output = o }

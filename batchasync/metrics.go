@@ -87,7 +87,7 @@ func (c *callContext) Value(key any) any {
 		return c.info
 	case reflect.TypeOf(key) == metricsKey:
 		c.meter.Do(func() {
-			c.metered = metrics.SetPTransformID(metrics.SetBundleID(c.Context, c.info.Bundle), c.pTransform)
+			c.metered = metrics.SetPTransformID(metrics.SetBundleID(unmetered{c.Context}, c.info.Bundle), c.pTransform)
 		})
 		return c.metered.Value(key)
 	}
@@ -101,6 +101,17 @@ func (c *callContext) counted() *metrics.Store {
 		return nil
 	}
 	return metrics.GetStore(c.metered)
+}
+
+// unmetered hides the bundle's metrics store, which a new one would otherwise
+// find and use in its own place.
+type unmetered struct{ context.Context }
+
+func (u unmetered) Value(key any) any {
+	if reflect.TypeOf(key) == metricsKey {
+		return nil
+	}
+	return u.Context.Value(key)
 }
 
 // metricsKey is the type, which Beam does not export, of the keys by which its

@@ -31,6 +31,7 @@ type settings struct {
 	RetryInterval time.Duration
 	Bisect        bool
 	FailBundle    bool
+	Dedup         bool
 
 	// Which were given, for those that exclude each other or whose zero is
 	// a value that nobody may give.
@@ -139,6 +140,14 @@ func Bisect() Option {
 	return func(s *settings) { s.Bisect = true }
 }
 
+// Dedup asks elements of a batch that have the same Key once; each still gets
+// its own result, or its own failure. BatchSize counts the elements before
+// that. The result is one value for all of them, so what comes behind must not
+// change it in place. Default: off.
+func Dedup() Option {
+	return func(s *settings) { s.Dedup = true }
+}
+
 // FailBundle makes the first element that fails for good fail its bundle, with
 // a *CallError, in place of being emitted as a Failure. It is for New; ParDo
 // does it by itself, and with a failures output it makes no sense.
@@ -146,9 +155,10 @@ func FailBundle() Option {
 	return func(s *settings) { s.FailBundle = true }
 }
 
-// validate returns what is wrong with the settings; sized says whether
-// BatchBytes can know the size of an element.
-func (s *settings) validate(sized bool, in reflect.Type) error {
+// validate returns what is wrong with the settings. sized says whether
+// BatchBytes can know the size of an element, keyed whether Dedup can know its
+// key.
+func (s *settings) validate(in reflect.Type, sized, keyed bool) error {
 	atLeast1 := func(name string, n int) error {
 		if n < 1 {
 			return fmt.Errorf("%s(%d): must be at least 1", name, n)
@@ -172,6 +182,9 @@ func (s *settings) validate(sized bool, in reflect.Type) error {
 		if !sized {
 			checks = append(checks, fmt.Errorf("BatchBytes(%d): the size of a %v is not known: give the caller a method ElementSize(%v) int", s.BatchBytes, in, in))
 		}
+	}
+	if s.Dedup && !keyed {
+		checks = append(checks, fmt.Errorf("Dedup(): the key of a %v is not known: give the caller a method Key(%v) string", in, in))
 	}
 	if s.Linger < 0 {
 		checks = append(checks, fmt.Errorf("Linger(%v): must not be negative; 0 means that only size and the bundle's end seal a batch", s.Linger))

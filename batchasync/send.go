@@ -99,10 +99,6 @@ func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out
 }
 
 func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) answered[Out] {
-	batch := make([]In, len(items))
-	for i := range items {
-		batch[i] = items[i].in
-	}
 	var a answered[Out]
 	// The bundle has set the caller up; but if nobody has used it since, it
 	// may be down again.
@@ -110,6 +106,23 @@ func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) ans
 		return a
 	}
 	defer s.pool.Shared.Done()
+	batch := make([]In, len(items))
+	for i := range items {
+		batch[i] = items[i].in
+	}
+	if s.config.Settings.Dedup {
+		unique, copies := s.dedup(batch)
+		if len(unique) > 0 {
+			a = s.run(permit, unique)
+		}
+		a.Outcome = spread(copies, a.Outcome)
+		return a
+	}
+	return s.run(permit, batch)
+}
+
+// run is the life of a batch.
+func (s *sender[K, In, Out]) run(permit *pool.Permit, batch []In) (a answered[Out]) {
 	a.Outcome = attempt.Run(s.ctx, batch, s.policy, attempt.Service[In, Out]{
 		Call:     s.call,
 		Classify: s.classify,

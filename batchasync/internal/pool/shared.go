@@ -31,7 +31,7 @@ type Shared struct {
 	uses    int   // calls under way
 	lastUse time.Time
 	timer   *time.Timer
-	leaving bool // the last member has left while calls were under way
+	leaving bool // the last member has left during a call or a set-up
 }
 
 type state uint8
@@ -66,11 +66,11 @@ func (s *Shared) Join() {
 func (s *Shared) Leave() error {
 	s.mu.Lock()
 	s.members--
-	if s.members > 0 || s.state != up {
+	if s.members > 0 || s.state == down {
 		s.mu.Unlock()
 		return nil
 	}
-	if s.uses > 0 {
+	if s.uses > 0 || s.state == turning {
 		s.leaving = true
 		s.mu.Unlock()
 		return nil
@@ -131,14 +131,19 @@ func (s *Shared) Done() {
 		s.turnDown()
 		return
 	}
+	s.rest()
+}
+
+// rest begins the idle time. One timer runs for each idle time, not one for
+// each use.
+func (s *Shared) rest() {
 	s.lastUse = time.Now()
 	if s.timer == nil {
 		s.timer = time.AfterFunc(s.idle, s.expire)
 	}
 }
 
-// expire tears the value down if it has been idle long enough. One timer runs
-// for each idle time, not one for each use.
+// expire tears the value down if it has been idle long enough.
 func (s *Shared) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,6 +181,9 @@ func (s *Shared) turnTo(to state, f func() error) *turn {
 		s.state = to
 		if t.err != nil {
 			s.state = down
+		}
+		if s.state == up {
+			s.rest() // who asked for it may have given up waiting
 		}
 		close(t.ended)
 	}()
