@@ -143,19 +143,19 @@ func New[In, Out any, C Caller[In, Out]](caller C, opts ...Option) *BatchAsyncDo
 }
 
 func newPlain[In, Out any, C Caller[In, Out]](transform string, caller C, opts []Option) *BatchAsyncDoFn[In, Out, C] {
-	fn := &BatchAsyncDoFn[In, Out, C]{Caller: caller}
+	fn := &BatchAsyncDoFn[In, Out, C]{caller: &caller}
 	fn.Config = newConfig[In, Out](transform, fn, caller, "Register(", opts)
 	return fn
 }
 
 func newFlat[In, Out any, C Caller[In, []Out]](transform string, caller C, opts []Option) *flatFn[In, Out, C] {
-	fn := &flatFn[In, Out, C]{Caller: caller}
+	fn := &flatFn[In, Out, C]{caller: &caller}
 	fn.Config = newConfig[In, []Out](transform, fn, caller, "RegisterFlat(", opts)
 	return fn
 }
 
 func newKV[K, In, Out any, C Caller[In, Out]](transform string, caller C, opts []Option) *kvFn[K, In, Out, C] {
-	fn := &kvFn[K, In, Out, C]{Caller: caller}
+	fn := &kvFn[K, In, Out, C]{caller: &caller}
 	register := fmt.Sprintf("RegisterKV[%v](", reflect.TypeFor[K]())
 	fn.Config = newConfig[In, Out](transform, fn, caller, register, opts)
 	return fn
@@ -183,7 +183,8 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 	if err := m.check(t); err != nil {
 		refuse("%v", err)
 	}
-	if _, err := json.Marshal(caller); err != nil {
+	encoded, err := json.Marshal(caller)
+	if err != nil {
 		refuse("the caller %v can't travel to the workers as JSON (open what can't in Setup, and keep it in an unexported field): %v", t, err)
 	}
 	settings := newSettings(opts)
@@ -191,7 +192,7 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 	if err := settings.validate(in, m.elementSize != nil || hasSize(in), m.key != nil); err != nil {
 		refuse("%v", err)
 	}
-	return config{ID: uuid.NewString(), Transform: transform, Settings: *settings}
+	return config{Caller: string(encoded), ID: uuid.NewString(), Transform: transform, Settings: *settings}
 }
 
 // literal is how an init function would write a value of t.

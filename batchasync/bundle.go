@@ -5,6 +5,7 @@ package batchasync
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -20,8 +21,11 @@ import (
 // callerIdle is how long a caller stays set up when nobody uses it.
 const callerIdle = 10 * time.Minute
 
-// config is what travels of a transform, beside its caller.
+// config is what travels of a transform.
 type config struct {
+	// Caller is the caller as JSON, and not the caller itself: Beam makes a
+	// schema of a DoFn's fields, and refuses many that JSON can take.
+	Caller    string
 	ID        string // made at construction: the limits of a process are found by it
 	Transform string // full name, for errors
 	Settings  settings
@@ -65,14 +69,19 @@ type bundle[K, In, Out any] struct {
 }
 
 // newBundle is called in a DoFn's Setup. The caller that the instance brings is
-// used if it is the first of its transform in this process.
-func newBundle[K, In, Out any, C Caller[In, Out]](config config, caller C) *bundle[K, In, Out] {
-	// config is a copy, as the caller's cell below: what the batches under
-	// way and the pool hold on to must not hold the DoFn instance.
+// used if it is the first of its transform in this process; nil stands for the
+// one in config.
+func newBundle[K, In, Out any, C Caller[In, Out]](config config, caller *C) (*bundle[K, In, Out], error) {
+	cell := new(C)
+	if caller != nil {
+		*cell = *caller
+	} else if err := json.Unmarshal([]byte(config.Caller), cell); err != nil {
+		return nil, fmt.Errorf("batchasync: %s: decode the caller %T from JSON: %w", config.Transform, *cell, err)
+	}
+	// The config and the cell are copies: what the batches under way and the
+	// pool hold on to must not hold the DoFn instance.
 	b := &bundle[K, In, Out]{config: &config}
 	b.pool = pool.For(config.ID, config.Settings.MaxInFlight, func() *pool.Shared {
-		cell := new(C)
-		*cell = caller
 		m := methodsOf[In, Out](cell)
 		return pool.NewShared(m, m.setup, m.loggedTeardown(config.Transform), callerIdle)
 	})
@@ -80,7 +89,7 @@ func newBundle[K, In, Out any, C Caller[In, Out]](config config, caller C) *bund
 	if config.Settings.BatchBytes > 0 {
 		b.size = sizeOf(b.methods().elementSize)
 	}
-	return b
+	return b, nil
 }
 
 func (b *bundle[K, In, Out]) methods() *methods[In, Out] {

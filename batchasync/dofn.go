@@ -14,12 +14,12 @@ import (
 //
 //	results, failures := beam.ParDo2(s, batchasync.New(caller), col)
 //
-// New makes it. Its fields travel to the workers, and its methods are called by
+// New makes it. Its field travels to the workers, and its methods are called by
 // the runner, in the order in which they stand here.
 type BatchAsyncDoFn[In, Out any, C Caller[In, Out]] struct {
-	Caller C
 	Config config
 
+	caller            *C // as New got it; nil when the DoFn has travelled
 	bundle            *bundle[struct{}, In, Out]
 	results, failures *output
 }
@@ -30,7 +30,10 @@ func (f *BatchAsyncDoFn[In, Out, C]) Setup(context.Context) error {
 	if f.bundle != nil {
 		return nil
 	}
-	f.bundle = newBundle[struct{}, In, Out](f.Config, f.Caller)
+	var err error
+	if f.bundle, err = newBundle[struct{}, In, Out](f.Config, f.caller); err != nil {
+		return err
+	}
 	f.bundle.result = func(e *entry[struct{}, In], out Out) error {
 		return f.results.emit(&e.at, out, nil)
 	}
@@ -67,9 +70,9 @@ func (f *BatchAsyncDoFn[In, Out, C]) Teardown(context.Context) error {
 // flatFn is BatchAsyncDoFn for a caller that has any number of outputs for an
 // element.
 type flatFn[In, Out any, C Caller[In, []Out]] struct {
-	Caller C
 	Config config
 
+	caller            *C // as New got it; nil when the DoFn has travelled
 	bundle            *bundle[struct{}, In, []Out]
 	results, failures *output
 }
@@ -78,7 +81,10 @@ func (f *flatFn[In, Out, C]) Setup(context.Context) error {
 	if f.bundle != nil {
 		return nil
 	}
-	f.bundle = newBundle[struct{}, In, []Out](f.Config, f.Caller)
+	var err error
+	if f.bundle, err = newBundle[struct{}, In, []Out](f.Config, f.caller); err != nil {
+		return err
+	}
 	f.bundle.result = func(e *entry[struct{}, In], outs []Out) error {
 		for _, out := range outs {
 			if err := f.results.emit(&e.at, out, nil); err != nil {
@@ -112,9 +118,9 @@ func (f *flatFn[In, Out, C]) Teardown(context.Context) error { return tearDown(&
 
 // kvFn is BatchAsyncDoFn for the values of a PCollection<KV<K, In>>.
 type kvFn[K, In, Out any, C Caller[In, Out]] struct {
-	Caller C
 	Config config
 
+	caller            *C // as New got it; nil when the DoFn has travelled
 	bundle            *bundle[K, In, Out]
 	results, failures *output
 }
@@ -123,7 +129,10 @@ func (f *kvFn[K, In, Out, C]) Setup(context.Context) error {
 	if f.bundle != nil {
 		return nil
 	}
-	f.bundle = newBundle[K, In, Out](f.Config, f.Caller)
+	var err error
+	if f.bundle, err = newBundle[K, In, Out](f.Config, f.caller); err != nil {
+		return err
+	}
 	f.bundle.result = func(e *entry[K, In], out Out) error {
 		return f.results.emit(&e.at, e.key, out)
 	}

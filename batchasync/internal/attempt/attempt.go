@@ -40,7 +40,7 @@ func (p Policy) backoff(n int) time.Duration {
 	ceiling := p.Max
 	// 2^30 times any initial wait is above any maximum that makes sense;
 	// the bound keeps the shift from overflowing.
-	if shift := min(n-1, 30); p.Initial < p.Max>>shift {
+	if shift := min(n-1, 30); p.Initial <= p.Max>>shift {
 		ceiling = p.Initial << shift
 	}
 	return rand.N(ceiling + 1)
@@ -138,6 +138,10 @@ type life[In, Out any] struct {
 func (l *life[In, Out]) send(group []int, made int) {
 	info := Info{BatchID: uuid.NewString(), Size: l.size(group)}
 	for info.Attempt = 1; ; info.Attempt++ {
+		if cause := context.Cause(l.ctx); cause != nil {
+			l.outcome.Err = cause // before a call is begun for nobody
+			return
+		}
 		made++
 		results, err := l.try(group, info)
 		if err == nil {
@@ -163,26 +167,29 @@ func (l *life[In, Out]) send(group []int, made int) {
 		if wait == 0 {
 			wait = l.policy.backoff(info.Attempt)
 		}
-		late := l.policy.MaxElapsed > 0 && time.Since(l.start)+wait >= l.policy.MaxElapsed
 		switch {
-		case !verdict.Permanent && !late && info.Attempt < l.policy.MaxAttempts:
-		case errs == nil && l.policy.Bisect && !late && info.Size > 1:
-			l.bisect(group, made)
+		case !verdict.Permanent && !l.spent(wait) && info.Attempt < l.policy.MaxAttempts:
+		case errs == nil && l.policy.Bisect && !l.spent(0) && info.Size > 1:
+			l.bisect(group, err, verdict.Permanent, made, info)
 			return
 		default:
 			l.failAll(group, errs, err, verdict.Permanent, made, info)
 			return
 		}
+		if cause := l.service.Pause(l.ctx, wait); cause != nil {
+			l.outcome.Err = cause
+			return
+		}
+		if l.spent(0) { // the pause may have taken longer than wait
+			l.failAll(group, errs, err, false, made, info)
+			return
+		}
+		l.outcome.Retries++
 		if errs != nil && len(group) < info.Size {
 			// What is left is another request: a service that remembers
 			// the first one by its id must not answer this one so.
 			info.BatchID, info.Size = uuid.NewString(), len(group)
 		}
-		if err := l.service.Pause(l.ctx, wait); err != nil {
-			l.outcome.Err = err
-			return
-		}
-		l.outcome.Retries++
 	}
 }
 
@@ -205,6 +212,11 @@ func at(group []int, position int) int {
 // over reports whether there is no use in going on.
 func (l *life[In, Out]) over() bool {
 	return l.outcome.Err != nil || l.policy.FailFast && len(l.outcome.Failures) > 0
+}
+
+// spent reports whether MaxElapsed will be over after wait.
+func (l *life[In, Out]) spent(wait time.Duration) bool {
+	return l.policy.MaxElapsed > 0 && wait >= l.policy.MaxElapsed-time.Since(l.start)
 }
 
 // try makes one attempt. The call gets a copy of the elements: it may sort,
@@ -321,8 +333,9 @@ func (l *life[In, Out]) split(group []int, results []Out, v *Verdict, made int, 
 }
 
 // bisect halves a group that fails as a whole, so that in the end only the
-// elements fail that are the reason, each alone.
-func (l *life[In, Out]) bisect(group []int, made int) {
+// elements fail that are the reason, each alone. err is what the whole failed
+// with, in the attempt that info names.
+func (l *life[In, Out]) bisect(group []int, err error, permanent bool, made int, info Info) {
 	if group == nil {
 		group = make([]int, len(l.batch))
 		for i := range group {
@@ -332,7 +345,11 @@ func (l *life[In, Out]) bisect(group []int, made int) {
 	l.outcome.Bisections++
 	middle := len(group) / 2
 	l.send(group[:middle:middle], made)
-	if !l.over() {
+	switch {
+	case l.over():
+	case l.spent(0): // by the first half
+		l.failAll(group[middle:], nil, err, permanent, made, info)
+	default:
 		l.send(group[middle:], made)
 	}
 }

@@ -1,0 +1,119 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package batchasync_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/stretchr/testify/require"
+
+	"github.com/batchasync/beam-batchasync/batchasync"
+)
+
+func TestABadOptionPanicsWithItsNameItsValueAndWhatIsAllowed(t *testing.T) {
+	for want, opts := range map[string][]batchasync.Option{
+		"BatchSize(0): must be at least 1":                                  {batchasync.BatchSize(0)},
+		"BatchBytes(-1): must be at least 1":                                {batchasync.BatchBytes(-1)},
+		"Linger(-1s): must not be negative":                                 {batchasync.Linger(-time.Second)},
+		"MaxInFlight(0): must be at least 1":                                {batchasync.MaxInFlight(0)},
+		"MaxAttempts(0): must be at least 1":                                {batchasync.MaxAttempts(0)},
+		"Timeout(0s): must be more than 0; leave it out for 30s":            {batchasync.Timeout(0)},
+		"MaxElapsed(0s): must be more than 0; leave it out for no limit":    {batchasync.MaxElapsed(0)},
+		"Backoff(0s, 1s): the initial wait must be more than 0":             {batchasync.Backoff(0, time.Second)},
+		"Backoff(2s, 1s): the initial wait must be more than 0 and at most": {batchasync.Backoff(2*time.Second, time.Second)},
+		"RetryInterval(0s): must be more than 0":                            {batchasync.RetryInterval(0)},
+		"RetryInterval(1s) and Backoff(1s, 2s) exclude each other":          {batchasync.RetryInterval(time.Second), batchasync.Backoff(time.Second, 2*time.Second)},
+	} {
+		t.Run(want, func(t *testing.T) {
+			require.Contains(t, panics(t, func() { batchasync.New(&script{}, opts...) }), "batchasync.New(*batchasync_test.script): "+want)
+		})
+	}
+}
+
+// unknown is never registered.
+type unknown struct{}
+
+func (*unknown) Call(context.Context, []int) ([]int, error) { return nil, nil }
+
+// odd has methods that look like optional ones.
+type odd struct{}
+
+func (*odd) Call(context.Context, []int) ([]string, error) { return nil, nil }
+func (*odd) Setup() error                                  { return nil }
+
+// stuck can't travel.
+type stuck struct{ Ready chan int }
+
+func (*stuck) Call(context.Context, []int) ([]string, error) { return nil, nil }
+
+// sizeless elements have no size that is known by itself, and no key.
+type sizeless struct{}
+
+func (sizeless) Call(context.Context, []int) ([]string, error) { return nil, nil }
+
+func init() {
+	batchasync.Register(&odd{})
+	batchasync.Register(&stuck{})
+	batchasync.Register(sizeless{})
+}
+
+func TestAMistakeInThePipelinePanicsAtConstructionWithItsRemedy(t *testing.T) {
+	_, s := beam.NewPipelineWithRoot()
+	ints, kvs := beam.Create(s, 1), beam.ParDo(s, &parityFn{}, beam.Create(s, 1))
+	for want, build := range map[string]func(){
+		"*batchasync_test.unknown is not registered; add to an init function: batchasync.Register(&batchasync_test.unknown{})": func() {
+			batchasync.ParDo(s, &unknown{}, ints)
+		},
+		"add to an init function: batchasync.RegisterKV[string](&batchasync_test.script{})": func() {
+			batchasync.ParDoKV[string](s, &script{}, kvs)
+		},
+		"batchasync.Func: github.com/batchasync/beam-batchasync/batchasync_test.unregistered is not registered; add to an init function: batchasync.RegisterFunc(unregistered)": func() {
+			batchasync.Func(unregistered)
+		},
+		"the caller is nil": func() { batchasync.ParDo(s, (*script)(nil), ints) },
+		"*batchasync_test.odd has a method Setup with another signature, which would be ignored: make it Setup(context.Context) error": func() {
+			batchasync.New(&odd{})
+		},
+		"can't travel to the workers as JSON": func() { batchasync.New(&stuck{}) },
+		"BatchBytes(5): the size of a int is not known: give the caller a method ElementSize(int) int": func() {
+			batchasync.New(sizeless{}, batchasync.BatchBytes(5))
+		},
+		"Dedup(): the key of a int is not known: give the caller a method Key(int) string": func() {
+			batchasync.New(sizeless{}, batchasync.Dedup())
+		},
+		"FailBundle() and a failures output exclude each other": func() {
+			batchasync.ParDoWithFailures(s, &script{}, ints, batchasync.FailBundle())
+		},
+		"the PCollection holds KV<string,int>, but the caller *batchasync_test.script takes int: use ParDoKV": func() {
+			batchasync.ParDo(s, &script{}, kvs)
+		},
+		"the PCollection holds string, but the caller *batchasync_test.script takes int": func() {
+			batchasync.ParDo(s, &script{}, beam.Create(s, "x"))
+		},
+		"the PCollection holds int, but the caller *batchasync_test.quote and its key take KV<string,int>": func() {
+			batchasync.ParDoKV[string](s, &quote{}, ints)
+		},
+		"the PCollection is invalid": func() { batchasync.ParDo(s, &script{}, beam.PCollection{}) },
+	} {
+		t.Run(want[:min(len(want), 40)], func(t *testing.T) {
+			require.Contains(t, panics(t, build), want)
+		})
+	}
+}
+
+func unregistered(context.Context, []int) ([]int, error) { return nil, nil }
+
+func panics(t *testing.T, f func()) (message string) {
+	defer func() {
+		v := recover()
+		require.NotNil(t, v, "it should have panicked")
+		message = strings.TrimSpace(v.(string))
+	}()
+	f()
+	return ""
+}
