@@ -18,6 +18,7 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
+	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
 
 func init() {
@@ -134,5 +135,28 @@ func BenchmarkPeakHeap(b *testing.B) {
 				b.ReportMetric(float64(<-peak)/(1<<20), "peak-MiB")
 			}
 		})
+	}
+}
+
+// BenchmarkThroughput sends to a service that is as fast as its capacity, and
+// reports the share of its limit that is reached: capacity × batch ÷ call time.
+func BenchmarkThroughput(b *testing.B) {
+	const elements, capacity, batch = 200_000, 16, 100
+	for b.Loop() {
+		service := batchasynctest.NewService(batchasynctest.ServiceConfig{
+			BaseLatency: 5 * time.Millisecond, PerElement: 20 * time.Microsecond,
+			Capacity: capacity, Overload: batchasynctest.Degrade, DegradeFactor: 2,
+		})
+		h := batchasynctest.NewHarness(b, batchasync.New(&script{call: func(ctx context.Context, batch []int) ([]string, error) {
+			out, _, err := batchasynctest.Call(ctx, service, batch, func(v int) (string, error) { return "", nil })
+			return out, err
+		}}, batchasync.BatchSize(batch), batchasync.MaxInFlight(capacity)))
+		in := numbers(elements)
+		start := time.Now()
+		if _, err := h.Bundle(in...); err != nil {
+			b.Fatal(err)
+		}
+		rate := elements / time.Since(start).Seconds()
+		b.ReportMetric(100*rate/service.MaxThroughput(batch), "%limit")
 	}
 }

@@ -133,7 +133,7 @@ func (b *bundle[K, In, Out]) wrap(err error) error {
 
 // process takes an element in. While the ring is full it takes out what has
 // been answered, and waits for more.
-func (b *bundle[K, In, Out]) process(e entry[K, In]) error {
+func (b *bundle[K, In, Out]) process(e *entry[K, In]) error {
 	if !b.begun {
 		if err := b.begin(); err != nil {
 			return err
@@ -144,12 +144,12 @@ func (b *bundle[K, In, Out]) process(e entry[K, In]) error {
 	if b.size != nil {
 		var err error
 		if size, err = b.size(e.in); err != nil {
-			rejected := e // or e would be on the heap for each element
+			rejected := *e // or each element would go to the heap, for this one's sake
 			return b.fail(&rejected, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
 		}
 	}
 	for {
-		appended, finished := b.sender.ring.Append(e, size)
+		appended, finished := b.sender.ring.Append(*e, size)
 		if !appended && !finished {
 			if err := b.wait(); err != nil {
 				return err

@@ -54,7 +54,7 @@ func (f *BatchAsyncDoFn[In, Out, C]) StartBundle(ctx context.Context, results Em
 // ProcessElement puts the element into the open batch, and emits what has been
 // answered meanwhile. It waits only while the ring is full.
 func (f *BatchAsyncDoFn[In, Out, C]) ProcessElement(in In, _ Emit[Out], _ Emit[Failure[In]]) error {
-	return f.bundle.process(entry[struct{}, In]{in: in, at: f.results.now})
+	return f.bundle.process(&entry[struct{}, In]{in: in, at: f.results.now})
 }
 
 // FinishBundle sends what is left, waits for every call and emits the rest.
@@ -107,7 +107,7 @@ func (f *flatFn[In, Out, C]) StartBundle(ctx context.Context, results Emit[Out],
 }
 
 func (f *flatFn[In, Out, C]) ProcessElement(in In, _ Emit[Out], _ Emit[Failure[In]]) error {
-	return f.bundle.process(entry[struct{}, In]{in: in, at: f.results.now})
+	return f.bundle.process(&entry[struct{}, In]{in: in, at: f.results.now})
 }
 
 func (f *flatFn[In, Out, C]) FinishBundle(context.Context, Emit[Out], Emit[Failure[In]]) error {
@@ -150,7 +150,7 @@ func (f *kvFn[K, In, Out, C]) StartBundle(ctx context.Context, results EmitKV[K,
 }
 
 func (f *kvFn[K, In, Out, C]) ProcessElement(key K, in In, _ EmitKV[K, Out], _ EmitKV[K, Failure[In]]) error {
-	return f.bundle.process(entry[K, In]{key: key, in: in, at: f.results.now})
+	return f.bundle.process(&entry[K, In]{key: key, in: in, at: f.results.now})
 }
 
 func (f *kvFn[K, In, Out, C]) FinishBundle(context.Context, EmitKV[K, Out], EmitKV[K, Failure[In]]) error {

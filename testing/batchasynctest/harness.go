@@ -202,6 +202,10 @@ type Outputs struct {
 	store    *metrics.Store
 }
 
+// OutputsOf returns the Outputs of a bundle that was driven in another way, for
+// the assertions: the elements of the first output, of the second, and so on.
+func OutputsOf(elements ...[]Element) *Outputs { return &Outputs{elements: elements} }
+
 // Of returns what went to the output with that index, in the order of emission.
 func (o *Outputs) Of(index int) []Element {
 	if index >= len(o.elements) {
