@@ -27,6 +27,7 @@ func init() {
 	register.DoFn1x0[int](&discard{})
 	register.Emitter1[int]()
 	batchasync.Register(&identity{})
+	batchasync.Register(&limited{})
 }
 
 // countTo makes N numbers of one impulse.
@@ -138,25 +139,29 @@ func BenchmarkPeakHeap(b *testing.B) {
 	}
 }
 
+// limited asks the service of BenchmarkThroughput.
+type limited struct{}
+
+var limitedService *batchasynctest.Service
+
+func (*limited) Call(ctx context.Context, batch []int) ([]int, error) {
+	out, _, err := batchasynctest.Call(ctx, limitedService, batch, func(v int) (int, error) { return v, nil })
+	return out, err
+}
+
 // BenchmarkThroughput sends to a service that is as fast as its capacity, and
 // reports the share of its limit that is reached: capacity × batch ÷ call time.
 func BenchmarkThroughput(b *testing.B) {
-	const elements, capacity, batch = 200_000, 16, 100
+	const elements, capacity, batch = 1_000_000, 16, 100
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	for b.Loop() {
-		service := batchasynctest.NewService(batchasynctest.ServiceConfig{
+		limitedService = batchasynctest.NewService(batchasynctest.ServiceConfig{
 			BaseLatency: 5 * time.Millisecond, PerElement: 20 * time.Microsecond,
 			Capacity: capacity, Overload: batchasynctest.Degrade, DegradeFactor: 2,
 		})
-		h := batchasynctest.NewHarness(b, batchasync.New(&script{call: func(ctx context.Context, batch []int) ([]string, error) {
-			out, _, err := batchasynctest.Call(ctx, service, batch, func(v int) (string, error) { return "", nil })
-			return out, err
-		}}, batchasync.BatchSize(batch), batchasync.MaxInFlight(capacity)))
-		in := numbers(elements)
-		start := time.Now()
-		if _, err := h.Bundle(in...); err != nil {
-			b.Fatal(err)
-		}
-		rate := elements / time.Since(start).Seconds()
-		b.ReportMetric(100*rate/service.MaxThroughput(batch), "%limit")
+		took, _ := runOver(b, "direct", elements, func(s beam.Scope, col beam.PCollection) beam.PCollection {
+			return batchasync.ParDo(s, &limited{}, col, batchasync.BatchSize(batch), batchasync.MaxInFlight(capacity))
+		})
+		b.ReportMetric(100*elements/took.Seconds()/limitedService.MaxThroughput(batch), "%limit")
 	}
 }
