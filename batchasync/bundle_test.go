@@ -280,9 +280,9 @@ func TestACallThatNeverReturnsFailsAfterItsAttemptsAndHoldsNothingUp(t *testing.
 func TestAnAbandonedBundleLeavesNoGoroutineBehind(t *testing.T) {
 	// The bubble of synctest.Test can't end while a goroutine is left in it.
 	synctest.Test(t, func(t *testing.T) {
-		called := 0
+		var called atomic.Int64
 		h := batchasynctest.NewHarness(t, batchasync.New(&script{call: func(ctx context.Context, batch []int) ([]string, error) {
-			called++
+			called.Add(1)
 			return nil, pass(ctx, time.Hour)
 		}}, batchasync.BatchSize(2), batchasync.MaxInFlight(2), batchasync.Timeout(time.Minute), batchasync.MaxAttempts(1)))
 		require.NoError(t, h.Start())
@@ -295,7 +295,7 @@ func TestAnAbandonedBundleLeavesNoGoroutineBehind(t *testing.T) {
 		require.NoError(t, pass(t.Context(), time.Minute))
 		synctest.Wait()
 		require.Equal(t, time.Minute, time.Since(start))
-		require.LessOrEqual(t, called, 4)
+		require.LessOrEqual(t, called.Load(), int64(4))
 
 		// The instance serves the next bundle, and nothing of the old one
 		// gets into it.

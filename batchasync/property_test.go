@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -66,11 +67,15 @@ func TestWhatMustHoldInRandomWorlds(t *testing.T) {
 type world struct {
 	t *testing.T
 
-	mu  sync.Mutex // rng and calls are used by the calls too
-	rng *rand.Rand
-	// live are the contexts of the calls that have not returned.
+	seed uint64
+	rng  *rand.Rand // for all but the calls, before the first of them
+
+	mu sync.Mutex
+	// inCall are the contexts of the calls that have not returned.
 	inCall map[int]context.Context
 	calls  int
+	// tries counts the calls with the same elements.
+	tries map[string]uint64
 
 	size, bytes, inFlight int
 	ordered, dedup, fails bool
@@ -78,7 +83,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 0)), inCall: map[int]context.Context{}}
+	w := &world{t: t, seed: seed, tries: map[string]uint64{}, rng: rand.New(rand.NewPCG(seed, 0)), inCall: map[int]context.Context{}}
 	w.size = 1 + w.rng.IntN(12)
 	w.inFlight = 1 + w.rng.IntN(4)
 	w.options = []batchasync.Option{
@@ -99,7 +104,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 }
 
 func (w *world) between(low, high int) time.Duration {
-	return time.Duration(low+w.rng.IntN(high-low+1)) * time.Millisecond
+	return milliseconds(w.rng, low, high)
+}
+
+func milliseconds(rng *rand.Rand, low, high int) time.Duration {
+	return time.Duration(low+rng.IntN(high-low+1)) * time.Millisecond
 }
 
 func (w *world) maybe(f func()) {
@@ -121,11 +130,10 @@ func (w *world) live() {
 	_, err := first.Bundle()
 	require.NoError(w.t, err)
 	for range w.rng.IntN(3) {
-		h := first.Clone(w.t)
-		instances = append(instances, h)
+		instances = append(instances, first.Clone(w.t))
 	}
-	var running sync.WaitGroup
-	for _, h := range instances {
+	plans := make([][]func(), len(instances))
+	for p, h := range instances {
 		bundles := make([]func(), 1+w.rng.IntN(3))
 		for i := range bundles {
 			elements, pauses := w.bundle()
@@ -135,6 +143,10 @@ func (w *world) live() {
 			}
 			bundles[i] = func() { w.run(h, elements, pauses, abandonAt) }
 		}
+		plans[p] = bundles
+	}
+	var running sync.WaitGroup
+	for _, bundles := range plans {
 		running.Go(func() {
 			for _, run := range bundles {
 				run()
@@ -222,13 +234,13 @@ func (w *world) call(ctx context.Context, batch []int) ([]string, error) {
 	for _, v := range batch {
 		bytes += v % 20
 	}
-	delay := []time.Duration{0, w.between(0, 10), w.between(0, 300)}[w.rng.IntN(3)]
-	deaf := w.rng.IntN(4) == 0
-	what := w.rng.IntN(24)
-	fate := make([]int, len(batch)+1)
-	for i := range fate {
-		fate[i] = w.rng.IntN(4)
-	}
+	// What a call meets is drawn from its elements, not from the order of
+	// the calls, which the scheduler decides: so a seed can be tried again.
+	name := fmt.Sprint(batch)
+	hash := fnv.New64a()
+	fmt.Fprint(hash, name)
+	rng := rand.New(rand.NewPCG(w.seed, hash.Sum64()+w.tries[name]))
+	w.tries[name]++
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
@@ -239,6 +251,8 @@ func (w *world) call(ctx context.Context, batch []int) ([]string, error) {
 	if len(batch) == 0 || len(batch) > w.size || inFlight > w.inFlight || w.bytes > 0 && len(batch) > 1 && bytes > w.bytes && !w.dedup {
 		w.t.Errorf("a call of %d elements and %d bytes, %d in flight: more than allowed", len(batch), bytes, inFlight)
 	}
+	delay := []time.Duration{0, milliseconds(rng, 0, 10), milliseconds(rng, 0, 300)}[rng.IntN(3)]
+	deaf := rng.IntN(4) == 0
 	results := quoted(batch)
 	if deaf {
 		ctx = context.WithoutCancel(ctx)
@@ -247,13 +261,13 @@ func (w *world) call(ctx context.Context, batch []int) ([]string, error) {
 		return nil, err
 	}
 	var failed batchasync.BatchError
-	switch what {
+	switch rng.IntN(24) {
 	case 0:
 		return nil, errors.New("connection reset")
 	case 1:
 		return nil, batchasync.Permanent(errors.New("no such table"))
 	case 2:
-		return nil, batchasync.RetryAfter(errors.New("too many requests"), time.Duration(fate[0])*50*time.Millisecond)
+		return nil, batchasync.RetryAfter(errors.New("too many requests"), milliseconds(rng, 0, 150))
 	case 3:
 		return results[1:], nil
 	case 4:
@@ -269,7 +283,7 @@ func (w *world) call(ctx context.Context, batch []int) ([]string, error) {
 		return results, errors.New("answered and failed")
 	case 9, 10, 11, 12:
 		for i := range batch {
-			switch fate[i] {
+			switch rng.IntN(4) {
 			case 0:
 				failed.Fail(i, errors.New("this row is locked"))
 				results[i] = "must not be used"

@@ -128,6 +128,9 @@ func (s *sender[K, In, Out]) run(permit *pool.Permit, batch []In) (a answered[Ou
 		Classify: s.classify,
 		Begin: func(ctx context.Context, info attempt.Info) (context.Context, func(bool, time.Duration)) {
 			call := s.callContext(ctx, info.BatchID, info.Attempt)
+			// Ended by call, however long that runs. Here, where the
+			// batch still holds the caller: call may begin late.
+			s.pool.Shared.Again()
 			return call, func(answered bool, took time.Duration) {
 				a.calls = append(a.calls, took)
 				if !answered {
@@ -173,10 +176,9 @@ func (s *sender[K, In, Out]) use(ctx context.Context) error {
 	return nil
 }
 
-// call holds the shared caller for as long as the call runs, even if that is
-// long after its timeout.
+// call lets go of the shared caller when the call returns, even if that is long
+// after its timeout.
 func (s *sender[K, In, Out]) call(ctx context.Context, batch []In) ([]Out, error) {
-	s.pool.Shared.Again()
 	defer s.pool.Shared.Done()
 	results, err := s.methods.call(ctx, batch)
 	return results, withoutEmpty(err)
