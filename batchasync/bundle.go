@@ -56,31 +56,35 @@ type bundle[K, In, Out any] struct {
 	pool   *pool.Pool
 	size   func(In) (int, error) // nil if BatchBytes is not set
 
-	// How the DoFn emits.
-	result  func(*entry[K, In], Out) error
-	failure func(*entry[K, In], Failure[In]) error
+	keyed  bool                           // elements are values of a KV
+	result func(*entry[K, In], Out) error // emits an answer
 
-	ctx      context.Context // Beam's, for emitting and counting
-	sender   *sender[K, In, Out]
-	begun    bool // an element has arrived
-	arrived  int64
-	answered int64
-	failed   int64
+	results, failures *output
+	ctx               context.Context // Beam's, for emitting and counting
+	sender            *sender[K, In, Out]
+	begun             bool // an element has arrived
+	arrived           int64
+	answered          int64
+	failed            int64
 }
 
-// newBundle is called in a DoFn's Setup. The caller that the instance brings is
-// used if it is the first of its transform in this process; nil stands for the
-// one in config.
-func newBundle[K, In, Out any, C Caller[In, Out]](config config, caller *C) (*bundle[K, In, Out], error) {
+// setUp is called in a DoFn's Setup, and makes its bundle. The caller that the
+// instance brings (nil stands for the one in config) is used if it is the first
+// of its transform in this process.
+func setUp[K, In, Out any, C Caller[In, Out]](at **bundle[K, In, Out], config config, caller *C) error {
+	if *at != nil {
+		return nil
+	}
 	cell := new(C)
 	if caller != nil {
 		*cell = *caller
 	} else if err := json.Unmarshal([]byte(config.Caller), cell); err != nil {
-		return nil, fmt.Errorf("batchasync: %s: decode the caller %T from JSON: %w", config.Transform, *cell, err)
+		return fmt.Errorf("batchasync: %s: decode the caller %T from JSON: %w", config.Transform, *cell, err)
 	}
 	// The config and the cell are copies: what the batches under way and the
 	// pool hold on to must not hold the DoFn instance.
 	b := &bundle[K, In, Out]{config: &config}
+	b.result = func(e *entry[K, In], out Out) error { return b.put(b.results, e, out) }
 	b.pool = pool.For(config.ID, config.Settings.MaxInFlight, func() *pool.Shared {
 		m := methodsOf[In, Out](cell)
 		return pool.NewShared(m, m.setup, m.loggedTeardown(config.Transform), callerIdle)
@@ -89,7 +93,8 @@ func newBundle[K, In, Out any, C Caller[In, Out]](config config, caller *C) (*bu
 	if config.Settings.BatchBytes > 0 {
 		b.size = sizeOf(b.methods().elementSize)
 	}
-	return b, nil
+	*at = b
+	return nil
 }
 
 func (b *bundle[K, In, Out]) methods() *methods[In, Out] {
@@ -98,11 +103,12 @@ func (b *bundle[K, In, Out]) methods() *methods[In, Out] {
 
 // start begins a bundle. One that has been left unfinished is abandoned, as a
 // runner does with a bundle in which another transform has failed.
-func (b *bundle[K, In, Out]) start(ctx context.Context) {
+func (b *bundle[K, In, Out]) start(ctx context.Context, results, failures *output) {
 	if b.begun {
 		b.abandon()
 	}
-	b.ctx = ctx
+	b.ctx, b.results, b.failures = ctx, results, failures
+	results.observe = true
 	b.arrived, b.answered, b.failed = 0, 0, 0
 }
 
@@ -133,23 +139,24 @@ func (b *bundle[K, In, Out]) wrap(err error) error {
 
 // process takes an element in. While the ring is full it takes out what has
 // been answered, and waits for more.
-func (b *bundle[K, In, Out]) process(e *entry[K, In]) error {
+func (b *bundle[K, In, Out]) process(key K, in In) error {
 	if !b.begun {
 		if err := b.begin(); err != nil {
 			return err
 		}
 	}
 	b.arrived++
+	e := entry[K, In]{key: key, in: in, at: b.results.now}
 	size := 0
 	if b.size != nil {
 		var err error
 		if size, err = b.size(e.in); err != nil {
-			rejected := *e // or each element would go to the heap, for this one's sake
+			rejected := e // or each element would go to the heap, for this one's sake
 			return b.fail(&rejected, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
 		}
 	}
 	for {
-		appended, finished := b.sender.ring.Append(*e, size)
+		appended, finished := b.sender.ring.Append(e, size)
 		if !appended && !finished {
 			if err := b.wait(); err != nil {
 				return err
@@ -251,6 +258,14 @@ func (b *bundle[K, In, Out]) emit(slot *ring.Slot[entry[K, In], answered[Out]]) 
 	return nil
 }
 
+// put emits a value for an element into one of the outputs.
+func (b *bundle[K, In, Out]) put(to *output, e *entry[K, In], value any) error {
+	if b.keyed {
+		return to.emit(&e.at, e.key, value)
+	}
+	return to.emit(&e.at, value, nil)
+}
+
 // fail ends an element as a failure, or the bundle with it.
 func (b *bundle[K, In, Out]) fail(e *entry[K, In], f attempt.Failure) error {
 	if b.config.Settings.FailBundle {
@@ -259,7 +274,7 @@ func (b *bundle[K, In, Out]) fail(e *entry[K, In], f attempt.Failure) error {
 		return err
 	}
 	b.failed++
-	return b.failure(e, Failure[In]{
+	return b.put(b.failures, e, Failure[In]{
 		Element:   e.in,
 		Error:     f.Err.Error(),
 		Attempts:  f.Attempts,

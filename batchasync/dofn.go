@@ -19,42 +19,26 @@ import (
 type BatchAsyncDoFn[In, Out any, C Caller[In, Out]] struct {
 	Config config
 
-	caller            *C // as New got it; nil when the DoFn has travelled
-	bundle            *bundle[struct{}, In, Out]
-	results, failures *output
+	caller *C // as New got it; nil when the DoFn has travelled
+	bundle *bundle[struct{}, In, Out]
 }
 
 // Setup joins the other instances of the transform in this process. A second
 // call for an instance changes nothing.
 func (f *BatchAsyncDoFn[In, Out, C]) Setup(context.Context) error {
-	if f.bundle != nil {
-		return nil
-	}
-	var err error
-	if f.bundle, err = newBundle[struct{}, In, Out](f.Config, f.caller); err != nil {
-		return err
-	}
-	f.bundle.result = func(e *entry[struct{}, In], out Out) error {
-		return f.results.emit(&e.at, out, nil)
-	}
-	f.bundle.failure = func(e *entry[struct{}, In], failure Failure[In]) error {
-		return f.failures.emit(&e.at, failure, nil)
-	}
-	return nil
+	return setUp(&f.bundle, f.Config, f.caller)
 }
 
 // StartBundle gets hold of the bundle's outputs.
 func (f *BatchAsyncDoFn[In, Out, C]) StartBundle(ctx context.Context, results Emit[Out], failures Emit[Failure[In]]) error {
-	f.results, f.failures = results.output(), failures.output()
-	f.results.observe = true
-	f.bundle.start(ctx)
+	f.bundle.start(ctx, results.output(), failures.output())
 	return nil
 }
 
 // ProcessElement puts the element into the open batch, and emits what has been
 // answered meanwhile. It waits only while the ring is full.
 func (f *BatchAsyncDoFn[In, Out, C]) ProcessElement(in In, _ Emit[Out], _ Emit[Failure[In]]) error {
-	return f.bundle.process(&entry[struct{}, In]{in: in, at: f.results.now})
+	return f.bundle.process(struct{}{}, in)
 }
 
 // FinishBundle sends what is left, waits for every call and emits the rest.
@@ -72,42 +56,33 @@ func (f *BatchAsyncDoFn[In, Out, C]) Teardown(context.Context) error {
 type flatFn[In, Out any, C Caller[In, []Out]] struct {
 	Config config
 
-	caller            *C // as New got it; nil when the DoFn has travelled
-	bundle            *bundle[struct{}, In, []Out]
-	results, failures *output
+	caller *C
+	bundle *bundle[struct{}, In, []Out]
 }
 
 func (f *flatFn[In, Out, C]) Setup(context.Context) error {
-	if f.bundle != nil {
-		return nil
-	}
-	var err error
-	if f.bundle, err = newBundle[struct{}, In, []Out](f.Config, f.caller); err != nil {
+	if err := setUp(&f.bundle, f.Config, f.caller); err != nil {
 		return err
 	}
-	f.bundle.result = func(e *entry[struct{}, In], outs []Out) error {
+	b := f.bundle
+	b.result = func(e *entry[struct{}, In], outs []Out) error {
 		for _, out := range outs {
-			if err := f.results.emit(&e.at, out, nil); err != nil {
+			if err := b.put(b.results, e, out); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	f.bundle.failure = func(e *entry[struct{}, In], failure Failure[In]) error {
-		return f.failures.emit(&e.at, failure, nil)
-	}
 	return nil
 }
 
 func (f *flatFn[In, Out, C]) StartBundle(ctx context.Context, results Emit[Out], failures Emit[Failure[In]]) error {
-	f.results, f.failures = results.output(), failures.output()
-	f.results.observe = true
-	f.bundle.start(ctx)
+	f.bundle.start(ctx, results.output(), failures.output())
 	return nil
 }
 
 func (f *flatFn[In, Out, C]) ProcessElement(in In, _ Emit[Out], _ Emit[Failure[In]]) error {
-	return f.bundle.process(&entry[struct{}, In]{in: in, at: f.results.now})
+	return f.bundle.process(struct{}{}, in)
 }
 
 func (f *flatFn[In, Out, C]) FinishBundle(context.Context, Emit[Out], Emit[Failure[In]]) error {
@@ -120,37 +95,25 @@ func (f *flatFn[In, Out, C]) Teardown(context.Context) error { return tearDown(&
 type kvFn[K, In, Out any, C Caller[In, Out]] struct {
 	Config config
 
-	caller            *C // as New got it; nil when the DoFn has travelled
-	bundle            *bundle[K, In, Out]
-	results, failures *output
+	caller *C
+	bundle *bundle[K, In, Out]
 }
 
 func (f *kvFn[K, In, Out, C]) Setup(context.Context) error {
-	if f.bundle != nil {
-		return nil
-	}
-	var err error
-	if f.bundle, err = newBundle[K, In, Out](f.Config, f.caller); err != nil {
+	if err := setUp(&f.bundle, f.Config, f.caller); err != nil {
 		return err
 	}
-	f.bundle.result = func(e *entry[K, In], out Out) error {
-		return f.results.emit(&e.at, e.key, out)
-	}
-	f.bundle.failure = func(e *entry[K, In], failure Failure[In]) error {
-		return f.failures.emit(&e.at, e.key, failure)
-	}
+	f.bundle.keyed = true
 	return nil
 }
 
 func (f *kvFn[K, In, Out, C]) StartBundle(ctx context.Context, results EmitKV[K, Out], failures EmitKV[K, Failure[In]]) error {
-	f.results, f.failures = results.output(), failures.output()
-	f.results.observe = true
-	f.bundle.start(ctx)
+	f.bundle.start(ctx, results.output(), failures.output())
 	return nil
 }
 
 func (f *kvFn[K, In, Out, C]) ProcessElement(key K, in In, _ EmitKV[K, Out], _ EmitKV[K, Failure[In]]) error {
-	return f.bundle.process(&entry[K, In]{key: key, in: in, at: f.results.now})
+	return f.bundle.process(key, in)
 }
 
 func (f *kvFn[K, In, Out, C]) FinishBundle(context.Context, EmitKV[K, Out], EmitKV[K, Failure[In]]) error {

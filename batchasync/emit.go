@@ -30,9 +30,31 @@ type EmitKV[K, O any] func(K, O)
 // An origin is where an element is in event time: it goes with the element
 // from its arrival to its result.
 type origin struct {
-	windows   []typex.Window
 	timestamp typex.EventTime
-	pane      typex.PaneInfo
+	*place
+}
+
+// A place is what an element shares with its neighbours: most come in the
+// windows of the one before, so that a batch holds a pointer for each of them,
+// and not the windows that a runner has decoded for each anew.
+type place struct {
+	windows []typex.Window
+	pane    typex.PaneInfo
+}
+
+func (p *place) is(windows []typex.Window, pane typex.PaneInfo) bool {
+	if p == nil || len(p.windows) != len(windows) || p.pane != pane {
+		return false
+	}
+	if len(windows) > 0 && &p.windows[0] == &windows[0] {
+		return true
+	}
+	for i, w := range windows {
+		if !p.windows[i].Equals(w) {
+			return false
+		}
+	}
+	return true
 }
 
 // An output emits into one output of the DoFn. Like the emitters that it
@@ -58,10 +80,10 @@ func (o *output) Init(ctx context.Context, pane typex.PaneInfo, windows []typex.
 	if !o.observe {
 		return nil
 	}
-	if len(windows) == 0 || len(windows) != len(o.now.windows) || &windows[0] != &o.now.windows[0] {
-		o.now.windows = windows
+	o.now.timestamp = timestamp
+	if !o.now.is(windows, pane) {
+		o.now.place = &place{windows, pane}
 	}
-	o.now.timestamp, o.now.pane = timestamp, pane
 	return nil
 }
 
