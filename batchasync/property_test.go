@@ -238,7 +238,7 @@ func (w *world) call(ctx context.Context, batch []int) ([]string, error) {
 	// the calls, which the scheduler decides: so a seed can be tried again.
 	name := fmt.Sprint(batch)
 	hash := fnv.New64a()
-	fmt.Fprint(hash, name)
+	hash.Write([]byte(name))
 	rng := rand.New(rand.NewPCG(w.seed, hash.Sum64()+w.tries[name]))
 	w.tries[name]++
 	w.mu.Unlock()
