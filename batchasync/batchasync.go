@@ -184,8 +184,11 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 		refuse("%v", err)
 	}
 	encoded, err := json.Marshal(caller)
+	if err == nil {
+		err = json.Unmarshal(encoded, new(C))
+	}
 	if err != nil {
-		refuse("the caller %v can't travel to the workers as JSON (open what can't in Setup, and keep it in an unexported field): %v", t, err)
+		refuse("the caller %v can't travel to the workers as JSON and back (open what can't in Setup, and keep it in an unexported field): %v", t, err)
 	}
 	settings := newSettings(opts)
 	in := reflect.TypeFor[In]()

@@ -117,14 +117,13 @@ func (b *bundle[K, In, Out]) begin() error {
 	if b.sender == nil {
 		b.sender = newSender[K, In, Out](b.config, b.pool, b.methods())
 		// A runner drops a bundle that has failed elsewhere without a
-		// word. The calls under way end by themselves; this keeps what is
-		// left of the bundle from being sent and retried.
+		// word. The calls under way end by themselves; what is queued or
+		// would be retried ends here, with the collector's next round.
 		runtime.AddCleanup(b, func(s *sender[K, In, Out]) { s.orphaned.Store(true) }, b.sender)
 	}
 	b.sender.begin(b.ctx)
 	b.begun = true
-	// A caller that can't be set up is told of before the first batch is
-	// full, and ElementSize may rely on Setup.
+	// A caller that can't be set up is told of before the first batch is full.
 	if err := b.sender.use(b.ctx); err != nil {
 		b.abandon()
 		return b.wrap(err)
@@ -149,10 +148,20 @@ func (b *bundle[K, In, Out]) process(key K, in In) error {
 	e := entry[K, In]{key: key, in: in, at: b.results.now}
 	size := 0
 	if b.size != nil {
+		// For this moment, since the bundle may be open for longer than a
+		// caller stays set up without a call.
+		if err := b.sender.use(b.ctx); err != nil {
+			b.abandon()
+			return b.wrap(err)
+		}
 		var err error
-		if size, err = b.size(e.in); err != nil {
+		size, err = b.size(e.in)
+		b.pool.Shared.Done()
+		if err != nil {
 			rejected := e // or each element would go to the heap, for this one's sake
-			return b.fail(&rejected, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
+			return b.guarded(func() error {
+				return b.fail(&rejected, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
+			})
 		}
 	}
 	for {
@@ -193,7 +202,7 @@ func (b *bundle[K, In, Out]) finish() error {
 	elementsCounter.Inc(b.ctx, b.arrived)
 	resultsCounter.Inc(b.ctx, b.answered)
 	countSome(b.ctx, failuresCounter, b.failed)
-	countSome(b.ctx, throttlingCounter, b.sender.throttle.take())
+	b.countThrottling()
 	if b.arrived != b.answered+b.failed {
 		return b.wrap(fmt.Errorf("%d elements arrived, but %d were answered and %d failed: this is a mistake in batchasync, please report it",
 			b.arrived, b.answered, b.failed))
@@ -209,24 +218,32 @@ func (b *bundle[K, In, Out]) wait() error {
 	return nil
 }
 
-// deliver emits all batches that have been answered. A transform behind this
-// one may panic: then the bundle has failed as much as by an error.
+// deliver emits all batches that have been answered.
 func (b *bundle[K, In, Out]) deliver() error {
-	delivered := false
+	return b.guarded(func() error {
+		ring := b.sender.ring
+		for slot := ring.Take(); slot != nil; slot = ring.Take() {
+			if err := b.emit(slot); err != nil {
+				return err
+			}
+			ring.Release(slot)
+		}
+		return nil
+	})
+}
+
+// guarded abandons the bundle if f, which emits, fails or panics: a transform
+// behind this one may do either.
+func (b *bundle[K, In, Out]) guarded(f func() error) (err error) {
+	emitted := false
 	defer func() {
-		if !delivered && b.begun {
+		if !emitted && b.begun {
 			b.abandon()
 		}
 	}()
-	ring := b.sender.ring
-	for slot := ring.Take(); slot != nil; slot = ring.Take() {
-		if err := b.emit(slot); err != nil {
-			return err
-		}
-		ring.Release(slot)
-	}
-	delivered = true
-	return nil
+	err = f()
+	emitted = err == nil
+	return err
 }
 
 func (b *bundle[K, In, Out]) emit(slot *ring.Slot[entry[K, In], answered[Out]]) error {
@@ -269,14 +286,12 @@ func (b *bundle[K, In, Out]) put(to *output, e *entry[K, In], value any) error {
 // fail ends an element as a failure, or the bundle with it.
 func (b *bundle[K, In, Out]) fail(e *entry[K, In], f attempt.Failure) error {
 	if b.config.Settings.FailBundle {
-		err := b.callError(&f)
-		b.abandon()
-		return err
+		return b.callError(&f)
 	}
 	b.failed++
 	return b.put(b.failures, e, Failure[In]{
 		Element:   e.in,
-		Error:     f.Err.Error(),
+		Error:     fmt.Sprint(f.Err), // which survives an Error method that panics
 		Attempts:  f.Attempts,
 		BatchID:   f.BatchID,
 		BatchSize: f.BatchSize,
@@ -306,6 +321,7 @@ func (b *bundle[K, In, Out]) count(slot *ring.Slot[entry[K, In], answered[Out]])
 	if b.size != nil {
 		batchBytes.Update(b.ctx, int64(slot.Bytes))
 	}
+	b.countThrottling()
 	waitTimes.Update(b.ctx, o.wait.Milliseconds())
 	callsCounter.Inc(b.ctx, int64(o.Calls))
 	for _, took := range o.calls {
@@ -320,6 +336,12 @@ func (b *bundle[K, In, Out]) count(slot *ring.Slot[entry[K, In], answered[Out]])
 		}
 	}
 	return nil
+}
+
+// countThrottling counts as it goes, for a bundle may be a whole stage, and a
+// runner wants to scale before that is over.
+func (b *bundle[K, In, Out]) countThrottling() {
+	countSome(b.ctx, throttlingCounter, b.sender.throttle.take())
 }
 
 // abandon ends a bundle that has failed. The next one gets a new sender, for

@@ -270,7 +270,7 @@ func TestACallThatNeverReturnsFailsAfterItsAttemptsAndHoldsNothingUp(t *testing.
 		batchasynctest.RequireExactlyOnce(t, numbers(20), out, quotedValue)
 		require.Len(t, out.Failures(), 1)
 		failure := out.Failures()[0].Value.(batchasync.Failure[int])
-		require.Equal(t, "no answer within 1s", failure.Error)
+		require.Equal(t, "no answer within 1s (Timeout, or what was left of MaxElapsed)", failure.Error)
 		require.Equal(t, 2, failure.Attempts)
 		require.False(t, failure.Permanent)
 		close(stuck)
@@ -784,4 +784,100 @@ func TestBatchErrorEdges(t *testing.T) {
 			require.Equal(t, 1, n)
 		})
 	}
+}
+
+// vagueError panics when it is asked anything while it is nil.
+type vagueError struct{ inner error }
+
+func (e *vagueError) Error() string { return e.inner.Error() }
+func (e *vagueError) Unwrap() error { return e.inner }
+
+func TestATypedNilErrorDoesNotEndTheWorker(t *testing.T) {
+	for name, err := range map[string]error{
+		"by itself":           (*vagueError)(nil),
+		"marked as permanent": batchasync.Permanent((*vagueError)(nil)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := batchasynctest.NewHarness(t, batchasync.New(&script{call: func(context.Context, []int) ([]string, error) {
+				return nil, err
+			}}, batchasync.MaxAttempts(1)))
+			out, err := h.Bundle(numbers(3)...)
+			require.NoError(t, err)
+			require.Len(t, out.Failures(), 3)
+		})
+	}
+}
+
+func TestAnEmptyBatchErrorHidesNoOtherError(t *testing.T) {
+	h := batchasynctest.NewHarness(t, batchasync.New(&script{call: func(_ context.Context, b []int) ([]string, error) {
+		return quoted(b), errors.Join(&batchasync.BatchError{}, errors.New("the connection is broken"))
+	}}, batchasync.MaxAttempts(1), batchasync.FailBundle()))
+	_, err := h.Bundle(numbers(3)...)
+	require.ErrorContains(t, err, "the connection is broken")
+}
+
+func TestABisectedBatchDoesNotOverrunARetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen calls
+		h := batchasynctest.NewHarness(t, batchasync.New(&script{call: func(_ context.Context, b []int) ([]string, error) {
+			seen.record(b)
+			return nil, batchasync.RetryAfter(errors.New("not now"), time.Hour)
+		}}, batchasync.Bisect(), batchasync.MaxElapsed(time.Minute)))
+		_, err := h.Bundle(numbers(4)...)
+		require.NoError(t, err)
+		require.Len(t, seen.batches, 1)
+	})
+}
+
+func TestElementSizeFindsTheCallerSetUpHoweverLongTheBundleIsOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		h := batchasynctest.NewHarness(t, batchasync.New(&script{
+			setup:    func(context.Context) error { up.Store(true); return nil },
+			teardown: func(context.Context) error { up.Store(false); return nil },
+			elementSize: func(int) int {
+				if !up.Load() {
+					panic("closed")
+				}
+				return 1
+			},
+		}, batchasync.BatchBytes(100)))
+		require.NoError(t, h.Start())
+		require.NoError(t, h.Process(batchasynctest.Element{Value: 1}))
+		require.NoError(t, pass(t.Context(), time.Hour))
+		require.NoError(t, h.Process(batchasynctest.Element{Value: 2}))
+		require.NoError(t, h.Finish())
+		require.Len(t, h.Outputs().Results(), 2)
+	})
+}
+
+func TestAnElementThatGotIntoNoCallIsToldSo(t *testing.T) {
+	h := batchasynctest.NewHarness(t, batchasync.New(&script{elementSize: func(int) int { return -1 }},
+		batchasync.BatchBytes(100), batchasync.FailBundle()))
+	_, err := h.Bundle(numbers(1)...)
+	require.ErrorContains(t, err, "an element was refused before any call: ElementSize returned -1: it must not be negative")
+}
+
+func TestThrottlingIsCountedWhileTheBundleGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := batchasynctest.NewHarness(t, batchasync.New(&script{call: func(ctx context.Context, b []int) ([]string, error) {
+			return quoted(b), pass(ctx, time.Second)
+		}}, batchasync.BatchSize(1), batchasync.MaxInFlight(1)))
+		require.NoError(t, h.Start())
+		for _, e := range numbers(10) {
+			require.NoError(t, h.Process(e))
+		}
+		require.Positive(t, h.Outputs().Counter("beam-throttling-metrics", "throttling-msecs"))
+		require.NoError(t, h.Finish())
+		require.EqualValues(t, 9000, h.Outputs().Counter("beam-throttling-metrics", "throttling-msecs"))
+	})
+}
+
+func TestAStartOnAnOpenBundleDropsThat(t *testing.T) {
+	h := batchasynctest.NewHarness(t, batchasync.New(&script{}))
+	require.NoError(t, h.Start())
+	require.NoError(t, h.Process(batchasynctest.Element{Value: 1}))
+	out, err := h.Bundle(numbers(3)...)
+	require.NoError(t, err)
+	batchasynctest.RequireExactlyOnce(t, numbers(3), out, quotedValue)
 }

@@ -21,8 +21,12 @@ import (
 // slice is the caller's own, to sort, change or keep. Call runs in a goroutine
 // of its own, and several run at once. Its ctx ends after Timeout, and with the
 // bundle; a Call that runs on all the same is not waited for, and its answer is
-// dropped. InfoFrom tells the attempt and the batch's id. Beam metrics that are
-// counted with ctx reach the pipeline's result.
+// dropped: to keep a part of the answers, return before ctx's deadline. InfoFrom
+// tells the attempt and the batch's id. Beam metrics that Call's own goroutine
+// counts with ctx, before it returns, reach the pipeline's result.
+//
+// Give each transform a caller of its own. Where a DoFn does not travel, as on
+// the direct runner, a pointer that two share would be set up twice.
 //
 // An error fails the whole batch, and it is tried again, unless the error is
 // Permanent; with a *BatchError only some of its elements fail.
@@ -179,5 +183,6 @@ func registerFunc(f any) {
 }
 
 func shortName(function string) string {
+	function, _, _ = strings.Cut(function, "[")
 	return function[strings.LastIndexByte(function, '.')+1:]
 }

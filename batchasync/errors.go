@@ -30,7 +30,8 @@ func (e *permanentError) Unwrap() error { return e.error }
 // RetryAfter marks an error of Call, or of one element, with the time after
 // which the service asks to be tried again: it replaces the backoff. The
 // attempt counts towards MaxAttempts; if MaxElapsed would be over by then, the
-// batch is given up at once. A d of 0 or less leaves the backoff as it is.
+// batch is given up at once. Without MaxElapsed the wait has no bound, and the
+// bundle waits with it: cap what a service may ask for. A d of 0 or less leaves the backoff as it is.
 // RetryAfter(nil, d) is nil.
 func RetryAfter(err error, d time.Duration) error {
 	if err == nil {
@@ -140,9 +141,12 @@ type CallError struct {
 
 // Error tells all of it, and what can be done.
 func (e *CallError) Error() string {
-	advice := "raise MaxAttempts or MaxElapsed if the service needs longer to recover, or use ParDoWithFailures to go on without these elements"
+	advice := "raise Timeout, MaxAttempts or MaxElapsed if the service needs longer, or use ParDoWithFailures to go on without these elements"
 	if e.Permanent {
 		advice = "not retried, for the error is permanent; ParDoWithFailures would go on without these elements"
+	}
+	if e.Attempts == 0 {
+		return fmt.Sprintf("batchasync: %s: an element was refused before any call: %v (%s)", e.Transform, e.Err, advice)
 	}
 	return fmt.Sprintf("batchasync: %s: batch %s of %d elements failed after %d attempts in %v: %v (%s)",
 		e.Transform, e.BatchID, e.Size, e.Attempts, e.Elapsed.Round(time.Millisecond), e.Err, advice)
@@ -164,6 +168,9 @@ func classify(err error, n int, retryable func(error) bool) attempt.Verdict {
 		case *retryAfterError:
 			v.RetryAfter, marked = max(v.RetryAfter, e.after), true
 		case *BatchError:
+			if e.Len() == 0 {
+				return true // it says nothing; what it was joined with may
+			}
 			marked = true
 			v.Elements = map[int]error{}
 			for _, i := range e.indices() {

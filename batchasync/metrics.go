@@ -193,6 +193,11 @@ func (t *throttle) end() {
 func (t *throttle) take() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.waiting > 0 {
+		now := time.Now()
+		t.total += now.Sub(t.since)
+		t.since = now
+	}
 	ms := t.total.Milliseconds()
 	t.total -= time.Duration(ms) * time.Millisecond
 	return ms

@@ -57,7 +57,7 @@ func newSettings(opts []Option) *settings {
 
 // BatchSize is the most elements in a call, at least 1. Default: 100.
 func BatchSize(n int) Option {
-	return func(s *settings) { s.BatchSize = n; s.given["BatchSize"] = true }
+	return func(s *settings) { s.BatchSize = n }
 }
 
 // BatchBytes is the most bytes in a call, at least 1: the sum of the caller's
@@ -75,7 +75,7 @@ func BatchBytes(n int) Option {
 // It bounds how late a result is, within what Beam allows: a result leaves in
 // the ProcessElement or FinishBundle that comes next.
 func Linger(d time.Duration) Option {
-	return func(s *settings) { s.Linger = d; s.given["Linger"] = true }
+	return func(s *settings) { s.Linger = d }
 }
 
 // MaxInFlight is the most calls at once, at least 1, for this transform in the
@@ -86,7 +86,7 @@ func Linger(d time.Duration) Option {
 //
 // A bundle keeps at most MaxInFlight + 2 batches in memory.
 func MaxInFlight(n int) Option {
-	return func(s *settings) { s.MaxInFlight = n; s.given["MaxInFlight"] = true }
+	return func(s *settings) { s.MaxInFlight = n }
 }
 
 // Ordered lets the results of a bundle leave in the order in which its elements
@@ -100,7 +100,7 @@ func Ordered() Option {
 // is tried again as after any other error; an answer that comes later is
 // dropped. Default: 30 s.
 func Timeout(d time.Duration) Option {
-	return func(s *settings) { s.Timeout = d; s.given["Timeout"] = true }
+	return func(s *settings) { s.Timeout = d }
 }
 
 // MaxElapsed bounds all attempts of a batch, with the waits between them,
@@ -113,7 +113,7 @@ func MaxElapsed(d time.Duration) Option {
 // MaxAttempts is the most calls that are made for a batch, with the first, at
 // least 1. 1: no retry. Default: 4.
 func MaxAttempts(n int) Option {
-	return func(s *settings) { s.MaxAttempts = n; s.given["MaxAttempts"] = true }
+	return func(s *settings) { s.MaxAttempts = n }
 }
 
 // Backoff sets the waits between attempts: a random time between 0 and a

@@ -167,6 +167,9 @@ func (s *sender[K, In, Out]) callContext(ctx context.Context, batchID string, at
 // use makes sure that the shared caller is set up, and holds it until
 // Shared.Done.
 func (s *sender[K, In, Out]) use(ctx context.Context) error {
+	if s.pool.Shared.TryUse() {
+		return nil
+	}
 	// Clients keep the context that they were made with: Setup's does not end
 	// with the bundle.
 	setup := s.callContext(context.WithoutCancel(ctx), "", 0)

@@ -14,7 +14,7 @@ import (
 // RequireExactlyOnce fails the test at once unless each input of a bundle has
 // ended exactly once: as answer(value) among the results, or as a Failure of
 // the value among the failures, with the input's own key, windows, timestamp
-// and pane.
+// and pane. It is not for callers with several outputs an element.
 func RequireExactlyOnce(t testing.TB, inputs []Element, outputs *Outputs, answer func(value any) any) {
 	t.Helper()
 	results := count(outputs.Results(), func(v any) any { return v })
@@ -61,5 +61,5 @@ func place(e Element, value any) string {
 	for i, w := range e.Windows {
 		windows[i] = fmt.Sprint(w)
 	}
-	return fmt.Sprintf("key %v, value %v, windows %v, timestamp %v, pane %+v", e.Key, value, windows, e.Timestamp, e.Pane)
+	return fmt.Sprintf("key %#v, value %#v, windows %v, timestamp %v, pane %+v", e.Key, value, windows, e.Timestamp, e.Pane)
 }

@@ -52,11 +52,12 @@ type Harness struct {
 	node    *exec.ParDo
 	outputs *Outputs
 	bundle  int
+	open    bool // between Start and Finish
 }
 
 // NewHarness drives fn: a pointer to a registered DoFn, such as batchasync.New
-// returns. The DoFn is set up by its first bundle, and torn down when the test
-// ends. Use Clone for a second instance of it.
+// returns. The DoFn is set up by its first bundle. It is torn down when the test
+// ends, unless its last bundle failed: runners drop it then. Use Clone for a second instance of it.
 func NewHarness(t testing.TB, fn any) *Harness {
 	t.Helper()
 	dofn, err := graph.NewDoFn(fn)
@@ -117,6 +118,9 @@ func (h *Harness) Start() error {
 	id := fmt.Sprintf("bundle-%d", h.bundle)
 	ctx := metrics.SetBundleID(h.ctx, id)
 	h.outputs = &Outputs{store: metrics.GetStore(ctx)}
+	if h.open {
+		h.node = nil
+	}
 	if h.node == nil {
 		node := &exec.ParDo{UID: 1, PID: "harness", Fn: h.graph}
 		emits := h.graph.ProcessElementFn().Params(funcx.FnEmit)
@@ -129,6 +133,7 @@ func (h *Harness) Start() error {
 		h.node = node
 	}
 	h.outputs.elements = make([][]Element, len(h.node.Out))
+	h.open = true
 	return h.step(func() error { return h.node.StartBundle(ctx, id, exec.DataContext{}) })
 }
 
@@ -146,6 +151,7 @@ func (h *Harness) Process(e Element) error {
 
 // Finish finishes the bundle.
 func (h *Harness) Finish() error {
+	h.open = false
 	return h.step(func() error { return h.node.FinishBundle(h.ctx) })
 }
 

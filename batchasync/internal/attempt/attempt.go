@@ -102,7 +102,7 @@ type Outcome[Out any] struct {
 type TimeoutError struct{ After time.Duration }
 
 func (e *TimeoutError) Error() string {
-	return fmt.Sprintf("no answer within %v", e.After)
+	return fmt.Sprintf("no answer within %v (Timeout, or what was left of MaxElapsed)", e.After)
 }
 
 // Unwrap makes a TimeoutError what a caller that obeys its context returns.
@@ -169,7 +169,7 @@ func (l *life[In, Out]) send(group []int, made int) {
 		}
 		switch {
 		case !verdict.Permanent && !l.spent(wait) && info.Attempt < l.policy.MaxAttempts:
-		case errs == nil && l.policy.Bisect && !l.spent(0) && info.Size > 1:
+		case errs == nil && l.policy.Bisect && !l.spent(verdict.RetryAfter) && info.Size > 1:
 			l.bisect(group, err, verdict.Permanent, made, info)
 			return
 		default:
@@ -242,7 +242,15 @@ func (l *life[In, Out]) try(group []int, info Info) ([]Out, error) {
 	defer cancel()
 
 	started := time.Now()
-	answers := guard.Start("Call", func() ([]Out, error) { return l.service.Call(ctx, elements) })
+	answers := guard.Start("Call", func() ([]Out, error) {
+		results, err := l.service.Call(ctx, elements)
+		if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+			// Unwrapped here, where a panic is caught: a typed nil
+			// can't be.
+			err = context.DeadlineExceeded
+		}
+		return results, err
+	})
 	var answer guard.Answer[[]Out]
 	answered := true
 	select {
@@ -259,7 +267,7 @@ func (l *life[In, Out]) try(group []int, info Info) ([]Out, error) {
 	switch {
 	case answer.Err == nil && len(answer.Value) != info.Size:
 		answer.Err = &CountError{Results: len(answer.Value), Elements: info.Size}
-	case ctx.Err() != nil && errors.Is(answer.Err, context.DeadlineExceeded):
+	case ctx.Err() != nil && answer.Err == context.DeadlineExceeded:
 		// Whether the call noticed its end or we did must not matter.
 		l.outcome.Timeouts++
 		answer.Err = &TimeoutError{After: timeout}
@@ -269,16 +277,12 @@ func (l *life[In, Out]) try(group []int, info Info) ([]Out, error) {
 
 // judge is Classify, but for the errors that are not the caller's.
 func (l *life[In, Out]) judge(err error, results, size int) Verdict {
-	var (
-		timeout *TimeoutError
-		count   *CountError
-		panics  *guard.PanicError
-		goexit  *guard.GoexitError
-	)
-	switch {
-	case errors.As(err, &timeout):
+	// By type: try has made these and wrapped none, while what a caller has
+	// made may panic when it is unwrapped.
+	switch err.(type) {
+	case *TimeoutError:
 		return Verdict{}
-	case errors.As(err, &count), errors.As(err, &panics), errors.As(err, &goexit):
+	case *CountError, *guard.PanicError, *guard.GoexitError:
 		// The same call would end in the same way: this is a mistake in
 		// the caller, or in how it takes one of the elements.
 		return Verdict{Permanent: true}

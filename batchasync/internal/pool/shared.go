@@ -112,6 +112,17 @@ func (s *Shared) Use(ctx, setupCtx context.Context) error {
 	}
 }
 
+// TryUse counts a use if the value is up.
+func (s *Shared) TryUse() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != up {
+		return false
+	}
+	s.uses++
+	return true
+}
+
 // Again counts one more use for who uses the value already.
 func (s *Shared) Again() {
 	s.mu.Lock()
