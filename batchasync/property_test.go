@@ -157,6 +157,8 @@ func (w *world) live() {
 	// Nothing but calls that are deaf to their context may still run; the
 	// bubble does not end before they have.
 	require.NoError(w.t, pass(w.t.Context(), time.Hour))
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	require.Empty(w.t, w.inCall)
 }
 
