@@ -72,7 +72,7 @@ func BenchmarkOverhead(b *testing.B) {
 						return beam.ParDo(s, &passThrough{}, col)
 					})
 					batchTime, batchAllocs := runOver(b, engine, elements, func(s beam.Scope, col beam.PCollection) beam.PCollection {
-						return batchasync.ParDo(s, &identity{}, col, batchasync.BatchSize(2000))
+						return batchasync.ParDo(s, &identity{}, col)
 					})
 					ratios = append(ratios, float64(batchTime)/float64(plainTime))
 					allocs = batchAllocs - plainAllocs
@@ -130,7 +130,7 @@ func BenchmarkPeakHeap(b *testing.B) {
 					}
 				}()
 				runOver(b, "direct", n, func(s beam.Scope, col beam.PCollection) beam.PCollection {
-					return batchasync.ParDo(s, &identity{}, col, batchasync.BatchSize(2000))
+					return batchasync.ParDo(s, &identity{}, col)
 				})
 				close(stop)
 				b.ReportMetric(float64(<-peak)/(1<<20), "peak-MiB")
