@@ -85,6 +85,11 @@ func (s *sender[K, In, Out]) abandon() {
 // timer's goroutine.
 func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out]]) {
 	ready := time.Now()
+	// A full batch is read here, on the core that has just written it.
+	var batch []In
+	if slot.Reason != ring.Linger {
+		batch = inputs(slot.Items)
+	}
 	s.throttle.begin()
 	s.pool.Go(func(permit *pool.Permit) {
 		s.throttle.end()
@@ -92,13 +97,24 @@ func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out
 			return
 		}
 		wait := time.Since(ready)
-		slot.Result = s.send(permit, slot.Items)
+		if batch == nil {
+			batch = inputs(slot.Items)
+		}
+		slot.Result = s.send(permit, batch)
 		slot.Result.wait = wait
 		s.ring.Complete(slot)
 	})
 }
 
-func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) answered[Out] {
+func inputs[K, In any](items []entry[K, In]) []In {
+	batch := make([]In, len(items))
+	for i := range items {
+		batch[i] = items[i].in
+	}
+	return batch
+}
+
+func (s *sender[K, In, Out]) send(permit *pool.Permit, batch []In) answered[Out] {
 	var a answered[Out]
 	// The bundle has set the caller up; but if nobody has used it since, it
 	// may be down again.
@@ -106,10 +122,6 @@ func (s *sender[K, In, Out]) send(permit *pool.Permit, items []entry[K, In]) ans
 		return a
 	}
 	defer s.pool.Shared.Done()
-	batch := make([]In, len(items))
-	for i := range items {
-		batch[i] = items[i].in
-	}
 	if s.config.Settings.Dedup {
 		unique, copies := s.dedup(batch)
 		if len(unique) > 0 {
