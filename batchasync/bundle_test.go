@@ -881,3 +881,68 @@ func TestAStartOnAnOpenBundleDropsThat(t *testing.T) {
 	require.NoError(t, err)
 	batchasynctest.RequireExactlyOnce(t, numbers(3), out, quotedValue)
 }
+
+// A caller may sort, change or keep the batch that it was given: what is sent
+// again, and what is told of an element that failed, is what arrived.
+func TestACallMayDoWithItsBatchWhatItLikes(t *testing.T) {
+	spoil := func(batch []int) {
+		for i := range batch {
+			batch[i] = -1
+		}
+	}
+	for name, first := range map[string]func(ctx context.Context, batch []int) ([]string, error){
+		"change it and fail": func(_ context.Context, batch []int) ([]string, error) {
+			spoil(batch)
+			return nil, errors.New("busy")
+		},
+		"change it and fail in part": func(_ context.Context, batch []int) ([]string, error) {
+			answers := quoted(batch)
+			spoil(batch)
+			var failed batchasync.BatchError
+			failed.Fail(1, errors.New("busy"))
+			failed.Fail(2, errors.New("busy"))
+			return answers, failed.Err()
+		},
+		"keep it and change it, while the batch is sent again": func(_ context.Context, batch []int) ([]string, error) {
+			time.Sleep(13 * time.Second)
+			spoil(batch)
+			return nil, nil
+		},
+	} {
+		for _, opts := range [][]batchasync.Option{nil, {batchasync.Dedup()}} {
+			t.Run(fmt.Sprint(name, ", options ", len(opts)), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var seen calls
+					h := batchasynctest.NewHarness(t, batchasync.New(&script{call: func(ctx context.Context, batch []int) ([]string, error) {
+						n := seen.record(batch)
+						if n == 1 {
+							return first(ctx, batch)
+						}
+						time.Sleep(5 * time.Second)
+						answers := quoted(batch)
+						var failed batchasync.BatchError
+						if n == 2 {
+							failed.Fail(1, errors.New("busy"))
+						}
+						if n == 3 {
+							failed.Fail(0, batchasync.Permanent(errors.New("bad")))
+						}
+						spoil(batch)
+						return answers, failed.Err()
+					}}, append(opts, batchasync.Timeout(10*time.Second), batchasync.RetryInterval(time.Second))...))
+					out, err := h.Bundle(numbers(4)...)
+					require.NoError(t, err)
+					require.Len(t, seen.batches, 3)
+					last := seen.batches[2][0]
+					require.Len(t, out.Results(), 3)
+					for _, result := range out.Results() {
+						require.NotContains(t, result.Value, "-1")
+					}
+					require.Len(t, out.Failures(), 1)
+					require.Equal(t, last, out.Failures()[0].Value.(batchasync.Failure[int]).Element)
+					time.Sleep(time.Minute) // the call that was given up ends
+				})
+			})
+		}
+	}
+}

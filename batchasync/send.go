@@ -6,6 +6,7 @@ package batchasync
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -84,88 +85,161 @@ func (s *sender[K, In, Out]) abandon() {
 // dispatch has a batch sent as soon as the pool permits. It may run on the
 // timer's goroutine.
 func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out]]) {
-	ready := time.Now()
-	// A full batch is read here, on the core that has just written it.
-	var batch []In
+	b := &sending[K, In, Out]{sender: s, slot: slot, ready: time.Now()}
 	if slot.Reason != ring.Linger {
-		batch = inputs(slot.Items)
+		b.first = b.gather()
 	}
 	s.throttle.begin()
-	s.pool.Go(func(permit *pool.Permit) {
-		s.throttle.end()
-		if s.orphaned.Load() || !s.ring.Seal(slot) {
-			return
-		}
-		wait := time.Since(ready)
-		if batch == nil {
-			batch = inputs(slot.Items)
-		}
-		slot.Result = s.send(permit, batch)
-		slot.Result.wait = wait
-		s.ring.Complete(slot)
-	})
+	s.pool.Go(b)
 }
 
-func inputs[K, In any](items []entry[K, In]) []In {
-	batch := make([]In, len(items))
-	for i := range items {
-		batch[i] = items[i].in
+// A sending is a batch on its way: all that it needs from dispatch until it is
+// complete. It is the attempt.Service of the batch.
+type sending[K, In, Out any] struct {
+	*sender[K, In, Out]
+	slot   *ring.Slot[entry[K, In], answered[Out]]
+	ready  time.Time
+	permit *pool.Permit
+
+	// first is what the first call gets. A full batch is read by dispatch,
+	// on the core that has just written it.
+	first []In
+	// unique are the elements that are asked for, if equal ones are asked
+	// for once; where tells which of them each element is.
+	unique []In
+	where  deduplication
+
+	attempt *callContext // the last one
+	tally   tally
+}
+
+// gather copies the elements that are asked for.
+func (b *sending[K, In, Out]) gather() []In {
+	if b.unique != nil {
+		return slices.Clone(b.unique)
 	}
-	return batch
+	elements := make([]In, len(b.slot.Items))
+	for i := range b.slot.Items {
+		elements[i] = b.slot.Items[i].in
+	}
+	return elements
 }
 
-func (s *sender[K, In, Out]) send(permit *pool.Permit, batch []In) answered[Out] {
-	var a answered[Out]
+// Run sends the batch. The pool calls it.
+func (b *sending[K, In, Out]) Run(permit *pool.Permit) {
+	b.permit = permit
+	b.throttle.end()
+	if b.orphaned.Load() || !b.ring.Seal(b.slot) {
+		permit.Return()
+		return
+	}
+	b.tally.wait = time.Since(b.ready)
+	if b.first == nil {
+		b.first = b.gather()
+	}
 	// The bundle has set the caller up; but if nobody has used it since, it
 	// may be down again.
-	if a.Err = s.use(s.ctx); a.Err != nil {
-		return a
+	if err := b.use(b.ctx); err != nil {
+		b.complete(attempt.Outcome[Out]{Err: err})
+		return
 	}
-	defer s.pool.Shared.Done()
-	if s.config.Settings.Dedup {
-		unique, copies := s.dedup(batch)
-		if len(unique) > 0 {
-			a = s.run(permit, unique)
-		}
-		a.Outcome = spread(copies, a.Outcome)
-		return a
+	if b.config.Settings.Dedup {
+		b.unique, b.where = b.dedup(b.first)
+		b.first = b.gather()
 	}
-	return s.run(permit, batch)
+	if len(b.first) == 0 { // none of them has a key
+		b.Done(&attempt.Outcome[Out]{})
+		return
+	}
+	attempt.Run(b.ctx, len(b.first), &b.policy, b)
 }
 
-// run is the life of a batch.
-func (s *sender[K, In, Out]) run(permit *pool.Permit, batch []In) (a answered[Out]) {
-	a.Outcome = attempt.Run(s.ctx, batch, s.policy, attempt.Service[In, Out]{
-		Call:     s.call,
-		Classify: s.classify,
-		Begin: func(ctx context.Context, info attempt.Info) (context.Context, func(bool, time.Duration)) {
-			call := s.callContext(ctx, info.BatchID, info.Attempt)
-			// Ended by call, however long that runs. Here, where the
-			// batch still holds the caller: call may begin late.
-			s.pool.Shared.Again()
-			return call, func(answered bool, took time.Duration) {
-				a.calls = append(a.calls, took)
-				if !answered {
-					return // it may still be counting
-				}
-				if store := call.counted(); store != nil {
-					a.users = append(a.users, store)
-				}
-			}
-		},
-		Pause: func(ctx context.Context, d time.Duration) error {
-			s.throttle.begin()
-			defer s.throttle.end()
-			if err := permit.Pause(ctx, d); err != nil {
-				return err
-			}
-			if s.orphaned.Load() {
-				return context.Canceled
-			}
-			return nil
-		},
+// Elements implements attempt.Service.
+func (b *sending[K, In, Out]) Elements(group []int) []In {
+	if group == nil {
+		elements := b.first
+		b.first = nil
+		if elements == nil {
+			elements = b.gather()
+		}
+		return elements
+	}
+	elements := make([]In, len(group))
+	for i, index := range group {
+		if b.unique != nil {
+			elements[i] = b.unique[index]
+		} else {
+			elements[i] = b.slot.Items[index].in
+		}
+	}
+	return elements
+}
+
+// Begin implements attempt.Service.
+func (b *sending[K, In, Out]) Begin(ctx context.Context, info attempt.Info) context.Context {
+	b.attempt = b.callContext(ctx, info.BatchID, info.Attempt)
+	// Ended by Call, however long that runs. Here, where the batch still
+	// holds the caller: Call may begin late.
+	b.pool.Shared.Again()
+	return b.attempt
+}
+
+// Call implements attempt.Service. It lets go of the shared caller when the
+// caller's Call returns, even if that is long after its timeout.
+func (b *sending[K, In, Out]) Call(ctx context.Context, batch []In) ([]Out, error) {
+	defer b.pool.Shared.Done()
+	results, err := b.methods.call(ctx, batch)
+	return results, withoutEmpty(err)
+}
+
+// End implements attempt.Service.
+func (b *sending[K, In, Out]) End(answered bool, took time.Duration) {
+	b.tally.calls = append(b.tally.calls, took)
+	if !answered {
+		return // it may still be counting
+	}
+	if store := b.attempt.counted(); store != nil {
+		b.tally.users = append(b.tally.users, store)
+	}
+}
+
+// Classify implements attempt.Service: it asks the caller, guarded.
+func (b *sending[K, In, Out]) Classify(err error, n int) attempt.Verdict {
+	verdict, broken := guard.Run("Retryable", func() (attempt.Verdict, error) {
+		return classify(err, n, b.methods.retryable), nil
 	})
-	return a
+	if broken != nil {
+		return attempt.Verdict{Permanent: true, Err: fmt.Errorf("%w, asked about: %w", broken, err)}
+	}
+	return verdict
+}
+
+// Pause implements attempt.Service.
+func (b *sending[K, In, Out]) Pause(ctx context.Context, d time.Duration) error {
+	b.throttle.begin()
+	defer b.throttle.end()
+	if err := b.permit.Pause(ctx, d); err != nil {
+		return err
+	}
+	if b.orphaned.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Done implements attempt.Service.
+func (b *sending[K, In, Out]) Done(outcome *attempt.Outcome[Out]) {
+	b.pool.Shared.Done()
+	if b.config.Settings.Dedup {
+		*outcome = spread(b.where, *outcome)
+	}
+	b.complete(*outcome)
+}
+
+func (b *sending[K, In, Out]) complete(outcome attempt.Outcome[Out]) {
+	b.permit.Return()
+	b.slot.Result = answered[Out]{outcome, b.tally}
+	b.ring.Complete(b.slot)
 }
 
 func (s *sender[K, In, Out]) callContext(ctx context.Context, batchID string, attempt int) *callContext {
@@ -189,23 +263,4 @@ func (s *sender[K, In, Out]) use(ctx context.Context) error {
 		return fmt.Errorf("set up the caller: %w", err)
 	}
 	return nil
-}
-
-// call lets go of the shared caller when the call returns, even if that is long
-// after its timeout.
-func (s *sender[K, In, Out]) call(ctx context.Context, batch []In) ([]Out, error) {
-	defer s.pool.Shared.Done()
-	results, err := s.methods.call(ctx, batch)
-	return results, withoutEmpty(err)
-}
-
-// classify asks the caller, guarded.
-func (s *sender[K, In, Out]) classify(err error, n int) attempt.Verdict {
-	verdict, broken := guard.Run("Retryable", func() (attempt.Verdict, error) {
-		return classify(err, n, s.methods.retryable), nil
-	})
-	if broken != nil {
-		return attempt.Verdict{Permanent: true, Err: fmt.Errorf("%w, asked about: %w", broken, err)}
-	}
-	return verdict
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
@@ -61,19 +62,27 @@ type Verdict struct {
 	Err        error         // says more than the error that was judged, if it is set
 }
 
-// A Service is what the life of a batch needs from outside. All but Call run
-// in the batch's own goroutine.
-type Service[In, Out any] struct {
+// A Service is what the life of a batch needs from outside. Its methods are
+// called one after the other, though not always by the same goroutine; only
+// Call may run on when its attempt is over.
+type Service[In, Out any] interface {
+	// Elements returns the elements of group, which are indices into the
+	// batch (nil: all of it), in a slice that the call may change and keep.
+	Elements(group []int) []In
+	// Begin makes the context of an attempt.
+	Begin(ctx context.Context, info Info) context.Context
 	// Call asks for the answers. It may run on after ctx has ended; then its
 	// answer is dropped.
-	Call func(ctx context.Context, batch []In) ([]Out, error)
-	// Begin makes an attempt's context. end hears how it went; answered is
-	// false if Call had not returned when the attempt ended.
-	Begin func(ctx context.Context, info Info) (attemptCtx context.Context, end func(answered bool, took time.Duration))
+	Call(ctx context.Context, batch []In) ([]Out, error)
+	// End hears how the attempt that was begun last went. answered is false
+	// if Call had not returned.
+	End(answered bool, took time.Duration)
 	// Classify judges an error that Call returned for n elements.
-	Classify func(err error, n int) Verdict
+	Classify(err error, n int) Verdict
 	// Pause waits between two attempts, not holding what limits the calls.
-	Pause func(ctx context.Context, d time.Duration) error
+	Pause(ctx context.Context, d time.Duration) error
+	// Done gets the outcome.
+	Done(outcome *Outcome[Out])
 }
 
 // A Failure is an element that failed for good.
@@ -115,87 +124,220 @@ func (e *CountError) Error() string {
 	return fmt.Sprintf("Call returned %d results for %d elements: it must return one result an element, at the element's index; report elements that have none with a BatchError", e.Results, e.Elements)
 }
 
-// Run sends batch until each of its elements has an answer or has failed for
-// good.
-func Run[In, Out any](ctx context.Context, batch []In, policy Policy, service Service[In, Out]) Outcome[Out] {
-	l := &life[In, Out]{ctx: ctx, batch: batch, policy: policy, service: service, start: time.Now()}
-	l.send(nil, 0)
-	slices.SortFunc(l.outcome.Failures, func(a, b Failure) int { return a.Index - b.Index })
-	return l.outcome
+// Run sends a batch of size elements until each of them has an answer or has
+// failed for good; then service.Done gets the outcome. The calls are made on
+// the goroutine of Run, which costs less than one for each; but a call that
+// overruns its time keeps that goroutine, and the batch goes on on another. So
+// Run may return before, or long after, the batch is done.
+func Run[In, Out any](ctx context.Context, size int, policy *Policy, service Service[In, Out]) {
+	l := &life[In, Out]{ctx: ctx, all: size, policy: policy, service: service, start: time.Now()}
+	l.work = l.fresh(nil, 0)
+	l.run(true)
 }
 
+// A life belongs to one goroutine at a time: to the one that makes the call at
+// hand, until the call returns or its time is over, whichever is first.
 type life[In, Out any] struct {
 	ctx     context.Context
-	batch   []In
-	policy  Policy
+	all     int // elements
+	policy  *Policy
 	service Service[In, Out]
 	start   time.Time
+	work    work   // is being tried
+	rest    []work // is tried afterwards, the last one first
 	outcome Outcome[Out]
 }
 
-// send tries the elements of group (indices into the batch; nil: all) until
-// none is left to try. made is the number of calls that they were in already.
-func (l *life[In, Out]) send(group []int, made int) {
-	info := Info{BatchID: uuid.NewString(), Size: l.size(group)}
-	for info.Attempt = 1; ; info.Attempt++ {
+// A work is what is sent together.
+type work struct {
+	group []int // indices into the batch; nil: all
+	info  Info  // of the last attempt
+	made  int   // calls that the elements were in
+
+	// whole is what a second half was part of, and is how its elements end
+	// if there is no time left for it.
+	whole *failed
+}
+
+// failed says how a group failed.
+type failed struct {
+	err       error
+	permanent bool
+	info      Info
+}
+
+// fresh is a group that has not been sent as such.
+func (l *life[In, Out]) fresh(group []int, made int) work {
+	return work{group: group, info: Info{BatchID: uuid.NewString(), Size: l.size(group)}, made: made}
+}
+
+func (l *life[In, Out]) run(more bool) {
+	for more {
 		if cause := context.Cause(l.ctx); cause != nil {
 			l.outcome.Err = cause // before a call is begun for nobody
+			break
+		}
+		elements := l.service.Elements(l.work.group)
+		c := l.begin()
+		results, err := c.ask(elements)
+		if !c.claim() {
+			return // the batch goes on on another goroutine
+		}
+		c.unwatch()
+		more = c.end(results, err, true)
+	}
+	slices.SortFunc(l.outcome.Failures, func(a, b Failure) int { return a.Index - b.Index })
+	l.service.Done(&l.outcome)
+}
+
+// A call is one attempt. Whoever claims it goes on with the batch: its
+// goroutine when it has returned, or that of its context's end.
+type call[In, Out any] struct {
+	life    *life[In, Out]
+	ctx     context.Context
+	cancel  context.CancelFunc
+	unwatch func() bool
+	timeout time.Duration
+	started time.Time
+	claimed atomic.Bool
+}
+
+func (l *life[In, Out]) begin() *call[In, Out] {
+	l.outcome.Calls++
+	l.work.made++
+	l.work.info.Attempt++
+	c := &call[In, Out]{life: l, timeout: l.policy.Timeout, started: time.Now()}
+	if l.policy.MaxElapsed > 0 {
+		c.timeout = min(c.timeout, max(l.policy.MaxElapsed-time.Since(l.start), 0))
+	}
+	c.ctx, c.cancel = context.WithTimeout(l.service.Begin(l.ctx, l.work.info), c.timeout)
+	c.unwatch = context.AfterFunc(c.ctx, c.overrun)
+	return c
+}
+
+func (c *call[In, Out]) claim() bool { return c.claimed.CompareAndSwap(false, true) }
+
+// overrun goes on with the batch when the call's time is over.
+func (c *call[In, Out]) overrun() {
+	if c.claim() {
+		c.life.run(c.end(nil, c.ctx.Err(), false))
+	}
+}
+
+// ask makes the call. If that ends its goroutine, the batch goes on on another.
+func (c *call[In, Out]) ask(elements []In) (results []Out, err error) {
+	returned := false
+	defer func() {
+		if returned {
 			return
 		}
-		made++
-		results, err := l.try(group, info)
-		if err == nil {
-			l.keep(group, results)
+		if v := recover(); v != nil {
+			err = guard.Panicked("Call", v)
 			return
 		}
-		if cause := context.Cause(l.ctx); cause != nil {
-			l.outcome.Err = cause
-			return
-		}
-		verdict := l.judge(err, len(results), info.Size)
-		if verdict.Err != nil {
-			err = verdict.Err
-		}
-		errs := verdict.Elements
-		if errs != nil {
-			group, errs = l.split(group, results, &verdict, made, info)
-			if len(group) == 0 || l.over() {
-				return
+		go func() {
+			if c.claim() {
+				c.life.run(c.end(nil, &guard.GoexitError{In: "Call"}, true))
 			}
-		}
-		wait := verdict.RetryAfter
-		if wait == 0 {
-			wait = l.policy.backoff(info.Attempt)
-		}
-		switch {
-		case !verdict.Permanent && !l.spent(wait) && info.Attempt < l.policy.MaxAttempts:
-		case errs == nil && l.policy.Bisect && !l.spent(verdict.RetryAfter) && info.Size > 1:
-			l.bisect(group, err, verdict.Permanent, made, info)
-			return
-		default:
-			l.failAll(group, errs, err, verdict.Permanent, made, info)
-			return
-		}
-		if cause := l.service.Pause(l.ctx, wait); cause != nil {
-			l.outcome.Err = cause
-			return
-		}
-		if l.spent(0) { // the pause may have taken longer than wait
-			l.failAll(group, errs, err, false, made, info)
-			return
-		}
-		l.outcome.Retries++
-		if errs != nil && len(group) < info.Size {
-			// What is left is another request: a service that remembers
-			// the first one by its id must not answer this one so.
-			info.BatchID, info.Size = uuid.NewString(), len(group)
+		}()
+	}()
+	results, err = c.life.service.Call(c.ctx, elements)
+	if c.ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+		// Unwrapped here, where a panic is caught: a typed nil can't be.
+		err = context.DeadlineExceeded
+	}
+	returned = true
+	return results, err
+}
+
+// end takes in how the call ended, and reports whether another is to be made.
+func (c *call[In, Out]) end(results []Out, err error, answered bool) (more bool) {
+	l := c.life
+	overran := c.ctx.Err() != nil
+	c.cancel()
+	l.service.End(answered, time.Since(c.started))
+	size := l.work.info.Size
+	switch {
+	case err == nil && len(results) != size:
+		err = &CountError{Results: len(results), Elements: size}
+	case overran && err == context.DeadlineExceeded:
+		// Whether the call noticed its end or we did must not matter.
+		l.outcome.Timeouts++
+		err = &TimeoutError{After: c.timeout}
+	}
+	if err != nil {
+		return l.failed(results, err)
+	}
+	l.keep(l.work.group, results)
+	return l.next()
+}
+
+// failed decides what comes after an attempt that failed with err, and reports
+// whether that is another one.
+func (l *life[In, Out]) failed(results []Out, err error) (more bool) {
+	if cause := context.Cause(l.ctx); cause != nil {
+		l.outcome.Err = cause
+		return false
+	}
+	w := &l.work
+	verdict := l.judge(err, len(results), w.info.Size)
+	if verdict.Err != nil {
+		err = verdict.Err
+	}
+	errs := verdict.Elements
+	if errs != nil {
+		errs = l.split(results, &verdict)
+		if len(w.group) == 0 || l.over() {
+			return l.next()
 		}
 	}
+	wait := verdict.RetryAfter
+	if wait == 0 {
+		wait = l.policy.backoff(w.info.Attempt)
+	}
+	end := failed{err, verdict.Permanent, w.info}
+	switch {
+	case !verdict.Permanent && !l.spent(wait) && w.info.Attempt < l.policy.MaxAttempts:
+	case errs == nil && l.policy.Bisect && !l.spent(verdict.RetryAfter) && w.info.Size > 1:
+		l.bisect(end)
+		return true
+	default:
+		l.failAll(w, errs, end)
+		return l.next()
+	}
+	if cause := l.service.Pause(l.ctx, wait); cause != nil {
+		l.outcome.Err = cause
+		return false
+	}
+	if l.spent(0) { // the pause may have taken longer than wait
+		l.failAll(w, errs, end)
+		return l.next()
+	}
+	l.outcome.Retries++
+	if errs != nil && len(w.group) < w.info.Size {
+		// What is left is another request: a service that remembers the
+		// first one by its id must not answer this one so.
+		w.info.BatchID, w.info.Size = uuid.NewString(), len(w.group)
+	}
+	return true
+}
+
+// next turns to what is still to be sent, and reports whether there is any.
+func (l *life[In, Out]) next() (more bool) {
+	for len(l.rest) > 0 && !l.over() {
+		last := len(l.rest) - 1
+		l.work, l.rest = l.rest[last], l.rest[:last]
+		if !l.spent(0) {
+			return true
+		}
+		l.failAll(&l.work, nil, *l.work.whole)
+	}
+	return false
 }
 
 func (l *life[In, Out]) size(group []int) int {
 	if group == nil {
-		return len(l.batch)
+		return l.all
 	}
 	return len(group)
 }
@@ -217,62 +359,6 @@ func (l *life[In, Out]) over() bool {
 // spent reports whether MaxElapsed will be over after wait.
 func (l *life[In, Out]) spent(wait time.Duration) bool {
 	return l.policy.MaxElapsed > 0 && wait >= l.policy.MaxElapsed-time.Since(l.start)
-}
-
-// try makes one attempt. The call gets a copy of the elements: it may sort,
-// change or keep it, and one that has been given up may go on to read it,
-// while the batch is tried again.
-func (l *life[In, Out]) try(group []int, info Info) ([]Out, error) {
-	l.outcome.Calls++
-	var elements []In
-	if group == nil {
-		elements = slices.Clone(l.batch)
-	} else {
-		elements = make([]In, len(group))
-		for i, index := range group {
-			elements[i] = l.batch[index]
-		}
-	}
-	timeout := l.policy.Timeout
-	if l.policy.MaxElapsed > 0 {
-		timeout = min(timeout, max(l.policy.MaxElapsed-time.Since(l.start), 0))
-	}
-	ctx, end := l.service.Begin(l.ctx, info)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-
-	started := time.Now()
-	answers := guard.Start("Call", func() ([]Out, error) {
-		results, err := l.service.Call(ctx, elements)
-		if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
-			// Unwrapped here, where a panic is caught: a typed nil
-			// can't be.
-			err = context.DeadlineExceeded
-		}
-		return results, err
-	})
-	var answer guard.Answer[[]Out]
-	answered := true
-	select {
-	case answer = <-answers:
-	case <-ctx.Done():
-		select {
-		case answer = <-answers: // both at once: an answer is an answer
-		default:
-			answered = false
-			answer.Err = ctx.Err()
-		}
-	}
-	end(answered, time.Since(started))
-	switch {
-	case answer.Err == nil && len(answer.Value) != info.Size:
-		answer.Err = &CountError{Results: len(answer.Value), Elements: info.Size}
-	case ctx.Err() != nil && answer.Err == context.DeadlineExceeded:
-		// Whether the call noticed its end or we did must not matter.
-		l.outcome.Timeouts++
-		answer.Err = &TimeoutError{After: timeout}
-	}
-	return answer.Value, answer.Err
 }
 
 // judge is Classify, but for the errors that are not the caller's.
@@ -307,18 +393,20 @@ func (l *life[In, Out]) keep(group []int, results []Out) {
 
 func (l *life[In, Out]) result(index int, result Out) {
 	if l.outcome.Results == nil {
-		l.outcome.Results = make([]Out, len(l.batch))
+		l.outcome.Results = make([]Out, l.all)
 	}
 	l.outcome.Results[index] = result
 }
 
 // split stores the results of a call that failed in part, and the elements
-// that failed for good. It returns the others with their errors, by position,
-// and notes in v how long they ask to wait.
-func (l *life[In, Out]) split(group []int, results []Out, v *Verdict, made int, info Info) (rest []int, errs map[int]error) {
+// that failed for good. The others stay in l.work; it returns their errors, by
+// position, and notes in v how long they ask to wait.
+func (l *life[In, Out]) split(results []Out, v *Verdict) (errs map[int]error) {
+	w := &l.work
+	rest := []int{}
 	errs = map[int]error{}
-	for position := range info.Size {
-		index := at(group, position)
+	for position := range w.info.Size {
+		index := at(w.group, position)
 		err, failed := v.Elements[position]
 		if !failed {
 			l.result(index, results[position])
@@ -326,46 +414,43 @@ func (l *life[In, Out]) split(group []int, results []Out, v *Verdict, made int, 
 		}
 		one := l.service.Classify(err, 1)
 		if v.Permanent || one.Permanent {
-			l.fail(index, err, true, made, info)
+			l.fail(index, err, true, w.made, w.info)
 			continue
 		}
 		v.RetryAfter = max(v.RetryAfter, one.RetryAfter)
 		errs[len(rest)] = err
 		rest = append(rest, index)
 	}
-	return rest, errs
+	w.group = rest
+	return errs
 }
 
-// bisect halves a group that fails as a whole, so that in the end only the
-// elements fail that are the reason, each alone. err is what the whole failed
-// with, in the attempt that info names.
-func (l *life[In, Out]) bisect(group []int, err error, permanent bool, made int, info Info) {
+// bisect halves what failed as a whole, so that in the end only the elements
+// fail that are the reason, each alone.
+func (l *life[In, Out]) bisect(whole failed) {
+	group, made := l.work.group, l.work.made
 	if group == nil {
-		group = make([]int, len(l.batch))
+		group = make([]int, l.all)
 		for i := range group {
 			group[i] = i
 		}
 	}
 	l.outcome.Bisections++
 	middle := len(group) / 2
-	l.send(group[:middle:middle], made)
-	switch {
-	case l.over():
-	case l.spent(0): // by the first half
-		l.failAll(group[middle:], nil, err, permanent, made, info)
-	default:
-		l.send(group[middle:], made)
-	}
+	second := l.fresh(group[middle:], made)
+	second.whole = &whole
+	l.rest = append(l.rest, second)
+	l.work = l.fresh(group[:middle:middle], made)
 }
 
-// failAll ends the elements of group with errs, by position, or all with err.
-func (l *life[In, Out]) failAll(group []int, errs map[int]error, err error, permanent bool, made int, info Info) {
-	for position := range l.size(group) {
-		index := at(group, position)
+// failAll ends the elements of w with errs, by position, or all with f.err.
+func (l *life[In, Out]) failAll(w *work, errs map[int]error, f failed) {
+	for position := range l.size(w.group) {
+		err := f.err
 		if errs != nil {
 			err = errs[position]
 		}
-		l.fail(index, err, permanent, made, info)
+		l.fail(at(w.group, position), err, f.permanent, w.made, f.info)
 	}
 }
 

@@ -52,8 +52,8 @@ func classify(err error, _ int) Verdict {
 	return Verdict{}
 }
 
-// A call is what the service was asked, and how that attempt ended.
-type call struct {
+// An asked is what the service was asked, and how that attempt ended.
+type asked struct {
 	Info
 	batch    []int
 	at       time.Duration // since the first attempt
@@ -72,44 +72,81 @@ type scripted struct {
 
 	mu     sync.Mutex
 	began  time.Time
-	calls  []*call
+	calls  []*asked
 	pauses []time.Duration
+
+	elements []int
+	judge    func(error, int) Verdict                   // in place of classify
+	pause    func(context.Context, time.Duration) error // in place of a wait
+	done     chan Outcome[string]
 }
 
 type callKey struct{}
 
-func (s *scripted) service() Service[int, string] {
+// Run is the life of a batch, waited for.
+func (s *scripted) Run(ctx context.Context, batch []int, policy Policy) Outcome[string] {
 	s.began = time.Now()
-	return Service[int, string]{
-		Begin: func(ctx context.Context, info Info) (context.Context, func(bool, time.Duration)) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			c := &call{Info: info, at: time.Since(s.began)}
-			n := len(s.calls)
-			s.calls = append(s.calls, c)
-			return context.WithValue(ctx, callKey{}, n), func(answered bool, took time.Duration) {
-				c.answered, c.took = answered, took
-			}
-		},
-		Call: func(ctx context.Context, batch []int) ([]string, error) {
-			n := ctx.Value(callKey{}).(int)
-			s.mu.Lock()
-			s.calls[n].batch = slices.Clone(batch)
-			s.mu.Unlock()
-			return s.steps[min(n, len(s.steps)-1)](ctx, batch)
-		},
-		Classify: classify,
-		Pause: func(ctx context.Context, d time.Duration) error {
-			s.pauses = append(s.pauses, d)
-			select {
-			case <-time.After(d + s.permits):
-				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		},
+	s.elements = batch
+	s.done = make(chan Outcome[string], 1)
+	go Run(ctx, len(batch), &policy, s)
+	return <-s.done
+}
+
+func (s *scripted) Elements(group []int) []int {
+	if group == nil {
+		return slices.Clone(s.elements)
+	}
+	var elements []int
+	for _, i := range group {
+		elements = append(elements, s.elements[i])
+	}
+	return elements
+}
+
+func (s *scripted) Begin(ctx context.Context, info Info) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.calls)
+	s.calls = append(s.calls, &asked{Info: info, at: time.Since(s.began)})
+	return context.WithValue(ctx, callKey{}, n)
+}
+
+func (s *scripted) End(answered bool, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.calls[len(s.calls)-1]
+	c.answered, c.took = answered, took
+}
+
+func (s *scripted) Call(ctx context.Context, batch []int) ([]string, error) {
+	n := ctx.Value(callKey{}).(int)
+	s.mu.Lock()
+	s.calls[n].batch = slices.Clone(batch)
+	s.mu.Unlock()
+	return s.steps[min(n, len(s.steps)-1)](ctx, batch)
+}
+
+func (s *scripted) Classify(err error, n int) Verdict {
+	if s.judge != nil {
+		return s.judge(err, n)
+	}
+	return classify(err, n)
+}
+
+func (s *scripted) Pause(ctx context.Context, d time.Duration) error {
+	s.pauses = append(s.pauses, d)
+	if s.pause != nil {
+		return s.pause(ctx, d)
+	}
+	select {
+	case <-time.After(d + s.permits):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
+
+func (s *scripted) Done(outcome *Outcome[string]) { s.done <- *outcome }
 
 // batches is what was sent, call by call.
 func (s *scripted) batches() [][]int {
@@ -244,12 +281,12 @@ func TestABatchThatSucceedsIsSentOnce(t *testing.T) {
 		return right(batch), nil
 	}
 	living(t, []step{slow}, func(t *testing.T, s *scripted) {
-		o := Run(t.Context(), input(3), policy(), s.service())
+		o := s.Run(t.Context(), input(3), policy())
 		require.Equal(t, Outcome[string]{Results: results(3), Calls: 1}, o)
 		require.Empty(t, s.pauses)
 		c := s.calls[0]
 		require.NoError(t, uuid.Validate(c.BatchID))
-		require.Equal(t, &call{
+		require.Equal(t, &asked{
 			Info: Info{BatchID: c.BatchID, Attempt: 1, Size: 3}, batch: input(3),
 			answered: true, took: 3 * time.Second,
 		}, c)
@@ -300,7 +337,7 @@ func TestABatchThatFailsAsAWholeIsSentAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			living(t, test.steps, func(t *testing.T, s *scripted) {
-				o := Run(t.Context(), input(3), policy(), s.service())
+				o := s.Run(t.Context(), input(3), policy())
 				require.NoError(t, o.Err)
 				require.Equal(t, test.attempts, s.attempts())
 				require.Equal(t, test.pauses, s.pauses)
@@ -335,7 +372,7 @@ func TestAFailureTellsAllOfItsElement(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			living(t, []step{test.step}, func(t *testing.T, s *scripted) {
-				o := Run(t.Context(), input(2), policy(), s.service())
+				o := s.Run(t.Context(), input(2), policy())
 				want := Failure{
 					Err: test.err, Permanent: test.permanent, Attempts: test.attempts,
 					BatchID: s.calls[0].BatchID, BatchSize: 2, At: s.began.Add(test.elapsed), Elapsed: test.elapsed,
@@ -355,14 +392,13 @@ func TestAFailureTellsAllOfItsElement(t *testing.T) {
 func TestAVerdictMaySayMoreThanTheError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{steps: []step{fails(errBusy)}}
-		service := s.service()
 		more := fmt.Errorf("asked about: %w", errBusy)
-		service.Classify = func(err error, n int) Verdict {
+		s.judge = func(err error, n int) Verdict {
 			require.Equal(t, errBusy, err)
 			require.Equal(t, 3, n)
 			return Verdict{Permanent: true, Err: more}
 		}
-		o := Run(t.Context(), input(3), policy(), service)
+		o := s.Run(t.Context(), input(3), policy())
 		require.Equal(t, more, o.Failures[0].Err)
 	})
 }
@@ -414,7 +450,7 @@ func TestBackoffHasFullJitter(t *testing.T) {
 func TestTheBackoffGrowsWithTheAttempts(t *testing.T) {
 	living(t, []step{fails(errBusy)}, func(t *testing.T, s *scripted) {
 		p := Policy{Timeout: time.Second, MaxAttempts: 60, Initial: time.Millisecond, Max: time.Minute}
-		o := Run(t.Context(), input(1), p, s.service())
+		o := s.Run(t.Context(), input(1), p)
 		require.Equal(t, 60, o.Calls)
 		require.Len(t, s.pauses, 59)
 		for i, d := range s.pauses {
@@ -493,7 +529,7 @@ func TestMaxElapsedBoundsTheLifeOfABatch(t *testing.T) {
 				if test.change != nil {
 					test.change(&p)
 				}
-				o := Run(t.Context(), input(2), p, s.service())
+				o := s.Run(t.Context(), input(2), p)
 				require.NoError(t, o.Err)
 				require.Equal(t, test.elapsed, time.Since(s.began))
 				synctest.Wait() // or a call might not yet have begun
@@ -517,7 +553,7 @@ func TestMaxElapsedBoundsTheLifeOfABatch(t *testing.T) {
 }
 
 // lastWith is the last call that an element was in.
-func lastWith(calls []*call, in int) *call {
+func lastWith(calls []*asked, in int) *asked {
 	for _, c := range slices.Backward(calls) {
 		if slices.Contains(c.batch, in) {
 			return c
@@ -528,7 +564,7 @@ func lastWith(calls []*call, in int) *call {
 
 func TestWithoutMaxElapsedOnlyTheAttemptsCount(t *testing.T) {
 	living(t, []step{fails(after(24 * time.Hour)), succeeds}, func(t *testing.T, s *scripted) {
-		o := Run(t.Context(), input(2), policy(), s.service())
+		o := s.Run(t.Context(), input(2), policy())
 		require.Equal(t, results(2), o.Results)
 	})
 }
@@ -632,7 +668,7 @@ func TestABatchThatFailsInPartIsSentAgainInPart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			living(t, test.steps, func(t *testing.T, s *scripted) {
-				o := Run(t.Context(), input(n), policy(), s.service())
+				o := s.Run(t.Context(), input(n), policy())
 				require.NoError(t, o.Err)
 				require.Equal(t, test.batches, s.batches())
 				require.Equal(t, test.ids, s.ids())
@@ -663,7 +699,7 @@ func TestEachElementFailsWithItsOwnError(t *testing.T) {
 			living(t, []step{answer}, func(t *testing.T, s *scripted) {
 				p := policy()
 				p.MaxAttempts = 1
-				o := Run(t.Context(), input(3), p, s.service())
+				o := s.Run(t.Context(), input(3), p)
 				require.Equal(t, []int{1, 2}, indices(o.Failures))
 				require.Equal(t, first, o.Failures[0].Err)
 				require.Equal(t, second, o.Failures[1].Err)
@@ -695,7 +731,7 @@ func TestAWrongNumberOfResultsFailsForGood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			living(t, test.steps, func(t *testing.T, s *scripted) {
-				o := Run(t.Context(), input(3), policy(), s.service())
+				o := s.Run(t.Context(), input(3), policy())
 				require.Equal(t, test.calls, o.Calls)
 				require.Equal(t, test.failed, indices(o.Failures))
 				for _, f := range o.Failures {
@@ -719,7 +755,7 @@ func sinkingCall(value any) { panic(value) }
 func TestACallThatPanicsFailsForGood(t *testing.T) {
 	t.Run("with its stack", func(t *testing.T) {
 		living(t, []step{func(context.Context, []int) ([]string, error) { sinkingCall(errBusy); return nil, nil }}, func(t *testing.T, s *scripted) {
-			o := Run(t.Context(), input(2), policy(), s.service())
+			o := s.Run(t.Context(), input(2), policy())
 			require.Equal(t, 1, o.Calls)
 			require.Equal(t, []int{0, 1}, indices(o.Failures))
 			require.True(t, o.Failures[0].Permanent)
@@ -733,7 +769,7 @@ func TestACallThatPanicsFailsForGood(t *testing.T) {
 	})
 	t.Run("by ending its goroutine", func(t *testing.T) {
 		living(t, []step{func(context.Context, []int) ([]string, error) { runtime.Goexit(); return nil, nil }}, func(t *testing.T, s *scripted) {
-			o := Run(t.Context(), input(2), policy(), s.service())
+			o := s.Run(t.Context(), input(2), policy())
 			require.Equal(t, 1, o.Calls)
 			require.Equal(t, []int{0, 1}, indices(o.Failures))
 			require.True(t, o.Failures[0].Permanent)
@@ -757,7 +793,7 @@ func TestACallThatTakesTooLongIsTriedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			living(t, []step{test.step, test.step, succeeds}, func(t *testing.T, s *scripted) {
-				o := Run(t.Context(), input(2), policy(), s.service())
+				o := s.Run(t.Context(), input(2), policy())
 				require.Equal(t, Outcome[string]{Results: results(2), Calls: 3, Retries: 2, Timeouts: 2}, o)
 				require.Equal(t, 22*time.Second, time.Since(s.began), "twice the timeout, and a second")
 				for _, c := range s.calls[:2] {
@@ -769,7 +805,7 @@ func TestACallThatTakesTooLongIsTriedAgain(t *testing.T) {
 				require.True(t, s.calls[2].answered)
 			})
 			living(t, []step{test.step}, func(t *testing.T, s *scripted) {
-				o := Run(t.Context(), input(2), policy(), s.service())
+				o := s.Run(t.Context(), input(2), policy())
 				require.Equal(t, 4, o.Timeouts)
 				for _, f := range o.Failures {
 					require.Equal(t, &TimeoutError{After: 10 * time.Second}, f.Err)
@@ -784,16 +820,15 @@ func TestACallThatTakesTooLongIsTriedAgain(t *testing.T) {
 
 func TestATimeoutIsTriedAgainWhateverClassifyMakesOfErrors(t *testing.T) {
 	living(t, []step{hangs, ignores(time.Hour), succeeds}, func(t *testing.T, s *scripted) {
-		service := s.service()
-		service.Classify = func(error, int) Verdict { return Verdict{Permanent: true} }
-		o := Run(t.Context(), input(2), policy(), service)
+		s.judge = func(error, int) Verdict { return Verdict{Permanent: true} }
+		o := s.Run(t.Context(), input(2), policy())
 		require.Equal(t, Outcome[string]{Results: results(2), Calls: 3, Retries: 2, Timeouts: 2}, o)
 	})
 }
 
 func TestADeadlineOfTheCallersOwnIsNoTimeout(t *testing.T) {
 	living(t, []step{fails(context.DeadlineExceeded), succeeds}, func(t *testing.T, s *scripted) {
-		o := Run(t.Context(), input(2), policy(), s.service())
+		o := s.Run(t.Context(), input(2), policy())
 		require.Equal(t, Outcome[string]{Results: results(2), Calls: 2, Retries: 1}, o)
 	})
 }
@@ -805,56 +840,11 @@ func TestALateAnswerIsDropped(t *testing.T) {
 		return right(batch), nil
 	}
 	living(t, []step{ignores(15 * time.Second), slow}, func(t *testing.T, s *scripted) {
-		o := Run(t.Context(), input(2), policy(), s.service())
+		o := s.Run(t.Context(), input(2), policy())
 		require.Equal(t, Outcome[string]{Results: results(2), Calls: 2, Retries: 1, Timeouts: 1}, o)
 		time.Sleep(time.Minute)
 		require.Equal(t, results(2), o.Results)
 	})
-}
-
-func TestACallMayDoWithItsBatchWhatItLikes(t *testing.T) {
-	spoils := func(batch []int) {
-		for i := range batch {
-			batch[i] = -1
-		}
-		_ = append(batch, -1)
-	}
-	for name, first := range map[string]step{
-		"change it and fail": func(_ context.Context, batch []int) ([]string, error) {
-			spoils(batch)
-			return nil, errBusy
-		},
-		"change it and fail in part": func(_ context.Context, batch []int) ([]string, error) {
-			answers := right(batch)
-			spoils(batch)
-			return answers, part(map[int]error{1: errBusy, 2: errBusy})
-		},
-		"keep it and change it, while the batch is sent again": func(_ context.Context, batch []int) ([]string, error) {
-			time.Sleep(13 * time.Second)
-			spoils(batch)
-			return nil, nil
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var kept []int
-			second := func(_ context.Context, batch []int) ([]string, error) {
-				time.Sleep(5 * time.Second)
-				answers := right(batch)
-				kept = batch
-				spoils(batch)
-				return answers, part(map[int]error{1: errBusy})
-			}
-			living(t, []step{first, second, succeeds}, func(t *testing.T, s *scripted) {
-				batch := input(4)
-				o := Run(t.Context(), batch, policy(), s.service())
-				require.Empty(t, o.Failures)
-				require.Equal(t, results(4), o.Results)
-				require.Equal(t, input(4), batch, "the caller's batch is as it was")
-				spoils(kept)
-				require.Equal(t, results(4), o.Results)
-			})
-		})
-	}
 }
 
 func TestAnAnswerInTheInstantOfItsTimeoutCountsOnceOrNotAtAll(t *testing.T) {
@@ -866,7 +856,7 @@ func TestAnAnswerInTheInstantOfItsTimeoutCountsOnceOrNotAtAll(t *testing.T) {
 		living(t, []step{late}, func(t *testing.T, s *scripted) {
 			p := policy()
 			p.MaxAttempts = 1
-			o := Run(t.Context(), input(2), p, s.service())
+			o := s.Run(t.Context(), input(2), p)
 			require.NoError(t, o.Err)
 			if s.calls[0].answered {
 				require.Equal(t, Outcome[string]{Results: results(2), Calls: 1}, o)
@@ -921,7 +911,7 @@ func TestABatchEndsAtOnceWithItsContext(t *testing.T) {
 				if test.change != nil {
 					test.change(&p)
 				}
-				o := Run(ctx, input(4), p, s.service())
+				o := s.Run(ctx, input(4), p)
 				require.Equal(t, dropped, o.Err)
 				require.Equal(t, test.cancel, time.Since(s.began))
 				synctest.Wait()
@@ -947,11 +937,10 @@ func TestABatchEndsWhenItsPauseDoesThoughItsContextHasNot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			living(t, test.steps, func(t *testing.T, s *scripted) {
-				service := s.service()
-				service.Pause = func(context.Context, time.Duration) error { return orphaned }
+				s.pause = func(context.Context, time.Duration) error { return orphaned }
 				p := policy()
 				p.Bisect = test.bisect
-				o := Run(t.Context(), input(4), p, service)
+				o := s.Run(t.Context(), input(4), p)
 				require.Equal(t, orphaned, o.Err)
 				require.Equal(t, test.calls, o.Calls)
 				require.Zero(t, o.Retries)
@@ -968,7 +957,7 @@ func TestAnAnswerCountsThoughTheContextEndsMeanwhile(t *testing.T) {
 			defer cancel()
 			return right(batch), nil
 		}}}
-		o := Run(ctx, input(2), policy(), s.service())
+		o := s.Run(ctx, input(2), policy())
 		if o.Err == nil { // who is first is a race; half an answer there is not
 			require.Equal(t, results(2), o.Results)
 			return
@@ -1001,7 +990,7 @@ func TestBisectFindsTheElementsThatFail(t *testing.T) {
 			living(t, []step{rejects(bad...)}, func(t *testing.T, s *scripted) {
 				p := policy()
 				p.Bisect = true
-				o := Run(t.Context(), input(test.n), p, s.service())
+				o := s.Run(t.Context(), input(test.n), p)
 				require.NoError(t, o.Err)
 				require.Equal(t, test.bad, indices(o.Failures))
 				for _, f := range o.Failures {
@@ -1037,7 +1026,7 @@ func TestBisectFindsOneOfAHundredWithFifteenCalls(t *testing.T) {
 		living(t, []step{rejects(100 + bad)}, func(t *testing.T, s *scripted) {
 			p := policy()
 			p.Bisect = true
-			o := Run(t.Context(), input(100), p, s.service())
+			o := s.Run(t.Context(), input(100), p)
 			require.Equal(t, []int{bad}, indices(o.Failures))
 			// The halves of 100 are 50, 25, 12 or 13, 6 or 7, 3 or 4, 1 or 2, 1.
 			require.LessOrEqual(t, o.Calls, 15)
@@ -1051,7 +1040,7 @@ func TestBisectComesAfterTheAttempts(t *testing.T) {
 		living(t, []step{fails(errBusy)}, func(t *testing.T, s *scripted) {
 			p := policy()
 			p.Bisect, p.MaxAttempts = true, 2
-			o := Run(t.Context(), input(2), p, s.service())
+			o := s.Run(t.Context(), input(2), p)
 			require.Equal(t, [][]int{{100, 101}, {100, 101}, {100}, {100}, {101}, {101}}, s.batches())
 			require.Equal(t, []int{1, 2, 1, 2, 1, 2}, s.attempts())
 			require.Equal(t, []int{0, 0, 1, 1, 2, 2}, s.ids())
@@ -1066,7 +1055,7 @@ func TestBisectComesAfterTheAttempts(t *testing.T) {
 		living(t, []step{failsFor(errBusy, 0, 1)}, func(t *testing.T, s *scripted) {
 			p := policy()
 			p.Bisect, p.MaxAttempts = true, 2
-			o := Run(t.Context(), input(4), p, s.service())
+			o := s.Run(t.Context(), input(4), p)
 			require.Equal(t, [][]int{{100, 101, 102, 103}, {100, 101}}, s.batches())
 			require.Equal(t, []int{0, 1}, indices(o.Failures))
 			require.Zero(t, o.Bisections)
@@ -1076,7 +1065,7 @@ func TestBisectComesAfterTheAttempts(t *testing.T) {
 		living(t, []step{failsFor(errBusy, 1, 3, 4), rejects(103)}, func(t *testing.T, s *scripted) {
 			p := policy()
 			p.Bisect = true
-			o := Run(t.Context(), input(5), p, s.service())
+			o := s.Run(t.Context(), input(5), p)
 			require.Equal(t, [][]int{input(5), {101, 103, 104}, {101}, {103, 104}, {103}, {104}}, s.batches())
 			require.Equal(t, []int{3}, indices(o.Failures))
 			require.Equal(t, 4, o.Failures[0].Attempts)
@@ -1093,7 +1082,7 @@ func TestBisectComesAfterTheAttempts(t *testing.T) {
 		living(t, []step{trips}, func(t *testing.T, s *scripted) {
 			p := policy()
 			p.Bisect = true
-			o := Run(t.Context(), input(5), p, s.service())
+			o := s.Run(t.Context(), input(5), p)
 			require.Equal(t, []int{2}, indices(o.Failures))
 			require.Equal(t, results(5, 2), o.Results)
 		})
@@ -1102,7 +1091,7 @@ func TestBisectComesAfterTheAttempts(t *testing.T) {
 
 func TestWithoutBisectABatchThatIsRejectedFailsAsAWhole(t *testing.T) {
 	living(t, []step{rejects(101)}, func(t *testing.T, s *scripted) {
-		o := Run(t.Context(), input(3), policy(), s.service())
+		o := s.Run(t.Context(), input(3), policy())
 		require.Equal(t, []int{0, 1, 2}, indices(o.Failures))
 		require.Equal(t, 1, o.Calls)
 		require.Zero(t, o.Bisections)
@@ -1139,7 +1128,7 @@ func TestFailFastStopsAtTheFirstElementThatFailsForGood(t *testing.T) {
 			living(t, test.steps, func(t *testing.T, s *scripted) {
 				p := policy()
 				p.FailFast, p.Bisect = true, test.bisect
-				o := Run(t.Context(), input(4), p, s.service())
+				o := s.Run(t.Context(), input(4), p)
 				require.NoError(t, o.Err)
 				require.Equal(t, test.batches, s.batches())
 				require.Equal(t, test.failed, indices(o.Failures))
@@ -1159,7 +1148,7 @@ func TestFailuresComeInTheOrderOfTheirIndex(t *testing.T) {
 		partly(map[int]error{0: errBad}),
 	}
 	living(t, steps, func(t *testing.T, s *scripted) {
-		o := Run(t.Context(), input(5), policy(), s.service())
+		o := s.Run(t.Context(), input(5), policy())
 		require.Equal(t, []int{0, 1, 3, 4}, indices(o.Failures))
 		var attempts []int
 		for _, f := range o.Failures {
@@ -1282,7 +1271,7 @@ func TestEachElementHasAResultOrAFailureWhateverTheServiceDoes(t *testing.T) {
 					}
 				}))
 			}
-			o = Run(context.Background(), input(n), p, s.service())
+			o = s.Run(context.Background(), input(n), p)
 			elapsed = time.Since(s.began)
 			time.Sleep(longest)
 		})
@@ -1347,7 +1336,7 @@ func TestBisectIsolatesWhateverElementsFail(t *testing.T) {
 		p := policy()
 		p.Bisect = true
 		var o Outcome[string]
-		synctest.Test(t, func(*testing.T) { o = Run(context.Background(), input(n), p, s.service()) })
+		synctest.Test(t, func(*testing.T) { o = s.Run(context.Background(), input(n), p) })
 
 		require.Len(rt, o.Failures, len(bad))
 		for i, f := range o.Failures {

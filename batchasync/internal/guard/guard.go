@@ -23,6 +23,11 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("panic in %s: %v\n%s", e.In, e.Value, e.Stack)
 }
 
+// Panicked is for a deferred function that has recovered value.
+func Panicked(in string, value any) *PanicError {
+	return &PanicError{In: in, Value: value, Stack: debug.Stack()}
+}
+
 // Unwrap returns the panic's value if it is an error.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
@@ -46,7 +51,7 @@ func Start[T any](in string, f func() (T, error)) <-chan Answer[T] {
 		defer func() {
 			if !returned {
 				if v := recover(); v != nil {
-					a.Err = &PanicError{In: in, Value: v, Stack: debug.Stack()}
+					a.Err = Panicked(in, v)
 				} else {
 					a.Err = &GoexitError{In: in}
 				}

@@ -27,10 +27,14 @@ type Pool struct {
 	resuming, starting []*waiter
 }
 
-// A waiter waits to start a function, or to resume the goroutine that holds
+// A Task needs a permit. It is run in a goroutine of its own once it has it,
+// and gives it back by Permit.Return.
+type Task interface{ Run(*Permit) }
+
+// A waiter waits to start a task, or to resume the goroutine that holds
 // resumed.
 type waiter struct {
-	start   func(*Permit)
+	task    Task
 	resumed chan struct{}
 }
 
@@ -66,38 +70,35 @@ func forget(id string) {
 	}
 }
 
-// A Permit is the right to have one call in flight. It is used by the
-// goroutine that it was given to.
+// A Permit is the right to have one call in flight. It is used by one
+// goroutine at a time.
 type Permit struct {
 	pool *Pool
 	held bool
 }
 
-// Go runs f in a goroutine of its own as soon as a permit is free, and takes
-// the permit back when f returns. It does not block.
-func (p *Pool) Go(f func(*Permit)) {
+// Go runs t as soon as a permit is free. It does not block.
+func (p *Pool) Go(t Task) {
 	p.mu.Lock()
 	if p.inFlight >= p.limit {
-		p.starting = append(p.starting, &waiter{start: f})
+		p.starting = append(p.starting, &waiter{task: t})
 		p.mu.Unlock()
 		return
 	}
 	p.inFlight++
 	p.mu.Unlock()
-	go p.run(f)
+	p.start(t)
 }
 
-func (p *Pool) run(f func(*Permit)) {
-	permit := &Permit{pool: p, held: true}
-	defer permit.giveBack()
-	f(permit)
+func (p *Pool) start(t Task) {
+	go t.Run(&Permit{pool: p, held: true})
 }
 
 // Pause gives the permit back, waits for d, and gets a permit again, before
 // all who have yet to start: a batch in its backoff is no call in flight. When
 // ctx ends first it returns the cause, and the permit is not held any more.
 func (p *Permit) Pause(ctx context.Context, d time.Duration) error {
-	p.giveBack()
+	p.Return()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -130,7 +131,7 @@ func (p *Permit) resume(ctx context.Context) error {
 	if !pool.leave(w) {
 		// It was granted at the same moment: hand it on.
 		p.held = true
-		p.giveBack()
+		p.Return()
 	}
 	return context.Cause(ctx)
 }
@@ -148,7 +149,8 @@ func (p *Pool) leave(w *waiter) bool {
 	return false
 }
 
-func (p *Permit) giveBack() {
+// Return gives the permit back, if it is held.
+func (p *Permit) Return() {
 	if !p.held {
 		return
 	}
@@ -165,8 +167,8 @@ func (p *Permit) giveBack() {
 	pool.mu.Unlock()
 	switch {
 	case next == nil:
-	case next.start != nil:
-		go pool.run(next.start)
+	case next.task != nil:
+		pool.start(next.task)
 	default:
 		close(next.resumed)
 	}

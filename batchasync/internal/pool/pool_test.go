@@ -69,13 +69,23 @@ func (j *journal) read() []string {
 	return slices.Clone(j.entries)
 }
 
+// task is a function that is a Task, and gives its permit back at its end.
+type task func(*Permit)
+
+func (t task) Run(permit *Permit) {
+	defer permit.Return()
+	t(permit)
+}
+
+func start(p *Pool, f func(*Permit)) { p.Go(task(f)) }
+
 // usable counts the permits that can be had at once, which must be all of them
 // when nobody holds one. It is for use in a bubble.
 func usable(p *Pool) int {
 	var running atomic.Int64
 	release := make(chan struct{})
 	for range p.limit + 1 {
-		p.Go(func(*Permit) {
+		start(p, func(*Permit) {
 			running.Add(1)
 			<-release
 		})
@@ -96,7 +106,7 @@ func TestNoMoreCallsRunAtOnceThanPermitted(t *testing.T) {
 				var g gauge
 				started := time.Now()
 				for range calls {
-					go p.Go(func(*Permit) {
+					go start(p, func(*Permit) {
 						g.begin()
 						time.Sleep(time.Second)
 						g.end()
@@ -120,7 +130,7 @@ func TestCallsStartInTheOrderInWhichTheyCame(t *testing.T) {
 		var order, want []int
 		for n := range 50 {
 			want = append(want, n)
-			p.Go(func(*Permit) {
+			start(p, func(*Permit) {
 				order = append(order, n) // one at a time, so that no lock is needed
 				time.Sleep(time.Millisecond)
 			})
@@ -136,8 +146,8 @@ func TestGoDoesNotBlockThoughNoPermitIsFree(t *testing.T) {
 		p := newPool(1)
 		release := make(chan struct{})
 		ran := false
-		p.Go(func(*Permit) { <-release })
-		p.Go(func(*Permit) { ran = true })
+		start(p, func(*Permit) { <-release })
+		start(p, func(*Permit) { ran = true })
 		synctest.Wait()
 		require.False(t, ran)
 		close(release)
@@ -146,34 +156,23 @@ func TestGoDoesNotBlockThoughNoPermitIsFree(t *testing.T) {
 	})
 }
 
-func TestACallThatEndsItsGoroutineGivesItsPermitBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPool(2)
-		for range 5 {
-			p.Go(func(*Permit) { runtime.Goexit() })
-		}
-		synctest.Wait()
-		require.Equal(t, 2, usable(p))
-	})
-}
-
 func TestPauseLendsThePermitToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(1)
 		var j journal
-		p.Go(func(permit *Permit) {
+		start(p, func(permit *Permit) {
 			j.note("a calls")
 			require.NoError(t, permit.Pause(t.Context(), 10*time.Second))
 			j.note("a calls again")
 			time.Sleep(time.Second)
 			j.note("a ends")
 		})
-		p.Go(func(*Permit) {
+		start(p, func(*Permit) {
 			j.note("b calls")
 			time.Sleep(11 * time.Second)
 			j.note("b ends")
 		})
-		p.Go(func(*Permit) { j.note("c calls") })
+		start(p, func(*Permit) { j.note("c calls") })
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		// a's wait was over after 10 seconds, but b had the permit for 11.
@@ -187,7 +186,7 @@ func TestPauseTakesItsTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPool(1)
-				p.Go(func(permit *Permit) {
+				start(p, func(permit *Permit) {
 					started := time.Now()
 					require.NoError(t, permit.Pause(t.Context(), d))
 					require.Equal(t, max(d, 0), time.Since(started))
@@ -206,16 +205,16 @@ func TestThePausedAreResumedInTheirOrderAndBeforeThoseWhoHaveYetToStart(t *testi
 		p := newPool(1)
 		var j journal
 		for name, pause := range map[string]time.Duration{"second": 2 * time.Second, "first": time.Second, "third": 3 * time.Second} {
-			p.Go(func(permit *Permit) {
+			start(p, func(permit *Permit) {
 				require.NoError(t, permit.Pause(t.Context(), pause))
 				j.note(name)
 				time.Sleep(time.Second)
 			})
 		}
 		synctest.Wait()
-		p.Go(func(*Permit) { time.Sleep(10 * time.Second) })
+		start(p, func(*Permit) { time.Sleep(10 * time.Second) })
 		for range 3 {
-			p.Go(func(*Permit) { j.note("new") })
+			start(p, func(*Permit) { j.note("new") })
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -248,7 +247,7 @@ func TestAPauseThatIsCutOffTellsTheCauseAndHoldsNoPermit(t *testing.T) {
 				}
 				var g gauge
 				ended := false
-				p.Go(func(permit *Permit) {
+				start(p, func(permit *Permit) {
 					started := time.Now()
 					require.Equal(t, dropped, permit.Pause(ctx, 5*time.Second))
 					require.Equal(t, test.took, time.Since(started))
@@ -259,7 +258,7 @@ func TestAPauseThatIsCutOffTellsTheCauseAndHoldsNoPermit(t *testing.T) {
 				})
 				synctest.Wait()
 				for range 3 {
-					p.Go(func(*Permit) {
+					start(p, func(*Permit) {
 						g.begin()
 						time.Sleep(test.busy)
 						g.end()
@@ -291,7 +290,7 @@ func TestAPauseThatIsCutOffAsItIsGrantedLosesNoPermit(t *testing.T) {
 					ctx, cancel := context.WithCancel(t.Context())
 					release := make(chan struct{})
 					var g gauge
-					p.Go(func(permit *Permit) {
+					start(p, func(permit *Permit) {
 						if permit.Pause(ctx, time.Second) == nil {
 							g.begin()
 							time.Sleep(time.Second)
@@ -299,14 +298,14 @@ func TestAPauseThatIsCutOffAsItIsGrantedLosesNoPermit(t *testing.T) {
 						}
 					})
 					synctest.Wait()
-					p.Go(func(*Permit) {
+					start(p, func(*Permit) {
 						g.begin()
 						<-release
 						g.end()
 					})
 					time.Sleep(2 * time.Second) // the first waits for the permit now
 					synctest.Wait()
-					p.Go(func(*Permit) {
+					start(p, func(*Permit) {
 						g.begin()
 						time.Sleep(time.Second)
 						g.end()
@@ -357,7 +356,7 @@ func TestWhateverTheJobsDoThePermitsAreKept(t *testing.T) {
 				if j.cancel > 0 {
 					time.AfterFunc(j.cancel, cancel)
 				}
-				p.Go(func(permit *Permit) {
+				start(p, func(permit *Permit) {
 					all.begin()
 					defer all.end()
 					for i, d := range j.steps {
