@@ -192,7 +192,12 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 	}
 	settings := newSettings(opts)
 	in := reflect.TypeFor[In]()
-	if err := settings.validate(in, m.elementSize != nil || hasSize(in), m.key != nil); err != nil {
+	if err := settings.validate(abilities{
+		in:         in,
+		sized:      m.elementSize != nil || hasSize(in),
+		keyed:      m.key != nil,
+		idempotent: m.idempotent != nil && m.idempotent(),
+	}); err != nil {
 		refuse("%v", err)
 	}
 	return config{Caller: string(encoded), ID: uuid.NewString(), Transform: transform, Settings: *settings}

@@ -85,7 +85,7 @@ func setUp[K, In, Out any, C Caller[In, Out]](at **bundle[K, In, Out], config co
 	// pool hold on to must not hold the DoFn instance.
 	b := &bundle[K, In, Out]{config: &config}
 	b.result = func(e *entry[K, In], out Out) error { return b.put(b.results, e, out) }
-	b.pool = pool.For(config.ID, config.Settings.MaxInFlight, func() *pool.Shared {
+	b.pool = pool.For(config.ID, config.Settings.poolLimits(), func() *pool.Shared {
 		m := methodsOf[In, Out](cell)
 		return pool.NewShared(m, m.setup, m.loggedTeardown(config.Transform), callerIdle)
 	})
@@ -330,6 +330,11 @@ func (b *bundle[K, In, Out]) count(slot *ring.Slot[entry[K, In], answered[Out]])
 	countSome(b.ctx, retriesCounter, int64(o.Retries))
 	countSome(b.ctx, timeoutsCounter, int64(o.Timeouts))
 	countSome(b.ctx, bisectionsCounter, int64(o.Bisections))
+	countSome(b.ctx, hedgesCounter, int64(o.Hedges))
+	countSome(b.ctx, lateCounter, b.pool.TakeLate())
+	if state, ok := b.pool.Breaker(); ok {
+		breakerGauge.Set(b.ctx, state)
+	}
 	for _, store := range o.users {
 		if err := replay(b.ctx, store); err != nil {
 			return b.wrap(fmt.Errorf("count the caller's metrics: %w", err))

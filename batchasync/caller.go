@@ -31,8 +31,8 @@ import (
 // An error fails the whole batch, and it is tried again, unless the error is
 // Permanent; with a *BatchError only some of its elements fail.
 //
-// These optional methods are recognized too: Setup, Teardown, ElementSize, Key
-// and Retryable; see SetupCaller and the interfaces beside it. The word is from
+// These optional methods are recognized too: Setup, Teardown, ElementSize, Key,
+// Retryable and Idempotent; see SetupCaller and the interfaces beside it. The word is from
 // Beam Java's RequestResponseIO.
 type Caller[In, Out any] interface {
 	Call(ctx context.Context, batch []In) ([]Out, error)
@@ -74,6 +74,12 @@ type RetryClassifier interface {
 	Retryable(err error) bool
 }
 
+// An IdempotentCaller says whether a call that is made twice, even at the same
+// time, does no more than one: Hedge needs that.
+type IdempotentCaller interface {
+	Idempotent() bool
+}
+
 // optional returns the caller as a T, if it is one. C itself may lack what *C has: a
 // struct that is passed by value and has a Setup on its pointer.
 func optional[T, C any](cell *C) (T, bool) {
@@ -91,6 +97,7 @@ type methods[In, Out any] struct {
 	elementSize     func(In) int
 	key             func(In) string
 	retryable       func(error) bool
+	idempotent      func() bool
 }
 
 func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
@@ -113,6 +120,9 @@ func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
 	if c, ok := optional[RetryClassifier](cell); ok {
 		m.retryable = c.Retryable
 	}
+	if c, ok := optional[IdempotentCaller](cell); ok {
+		m.idempotent = c.Idempotent
+	}
 	return m
 }
 
@@ -128,6 +138,7 @@ func (m *methods[In, Out]) check(caller reflect.Type) error {
 		{"ElementSize", fmt.Sprintf("ElementSize(%v) int", reflect.TypeFor[In]()), m.elementSize != nil},
 		{"Key", fmt.Sprintf("Key(%v) string", reflect.TypeFor[In]()), m.key != nil},
 		{"Retryable", "Retryable(error) bool", m.retryable != nil},
+		{"Idempotent", "Idempotent() bool", m.idempotent != nil},
 	} {
 		_, onValue := caller.MethodByName(method.name)
 		_, onPointer := reflect.PointerTo(caller).MethodByName(method.name)

@@ -19,11 +19,14 @@ import (
 //
 //   - counters elements (that arrived), results (elements with a result),
 //     failures (elements that failed for good), batches, calls (attempts),
-//     retries, timeouts, bisections, and flush_size, flush_bytes, flush_linger
-//     and flush_bundle: what made a batch ready;
+//     retries, timeouts, bisections, hedges (second calls beside a slow one),
+//     late_answers (dropped, since the attempt was over), and flush_size,
+//     flush_bytes, flush_linger and flush_bundle: what made a batch ready;
 //   - distributions batch_size (elements), batch_bytes (only with BatchBytes),
 //     call_ms (an attempt, in milliseconds) and wait_ms (from ready to the
-//     start of the first attempt, in milliseconds).
+//     start of the first attempt, in milliseconds);
+//   - the gauge breaker_state, with CircuitBreaker: 0 closed, 1 open, 2
+//     half-open.
 //
 // The time in which the service or the limits held a bundle's batches back is
 // counted where runners look for it before they scale, as
@@ -39,6 +42,9 @@ var (
 	retriesCounter    = beam.NewCounter(MetricsNamespace, "retries")
 	timeoutsCounter   = beam.NewCounter(MetricsNamespace, "timeouts")
 	bisectionsCounter = beam.NewCounter(MetricsNamespace, "bisections")
+	hedgesCounter     = beam.NewCounter(MetricsNamespace, "hedges")
+	lateCounter       = beam.NewCounter(MetricsNamespace, "late_answers")
+	breakerGauge      = beam.NewGauge(MetricsNamespace, "breaker_state")
 	flushCounters     = [...]beam.Counter{
 		ring.Size:   beam.NewCounter(MetricsNamespace, "flush_size"),
 		ring.Bytes:  beam.NewCounter(MetricsNamespace, "flush_bytes"),
@@ -81,8 +87,18 @@ type callContext struct {
 	metered context.Context
 }
 
+// callOf returns the callContext that ctx was made from, or nil.
+func callOf(ctx context.Context) *callContext {
+	c, _ := ctx.Value(callKey{}).(*callContext)
+	return c
+}
+
+type callKey struct{}
+
 func (c *callContext) Value(key any) any {
 	switch {
+	case key == callKey{}:
+		return c
 	case key == infoKey{}:
 		return c.info
 	case reflect.TypeOf(key) == metricsKey:

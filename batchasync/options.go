@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
 )
 
@@ -32,6 +33,11 @@ type settings struct {
 	Bisect        bool
 	FailBundle    bool
 	Dedup         bool
+	Breaker       *pool.BreakerConfig
+	PerSecond     float64
+	Burst         int
+	RetryBudget   float64
+	Hedge         time.Duration
 
 	// Which were given, for those that exclude each other or whose zero is
 	// a value that nobody may give.
@@ -148,6 +154,47 @@ func Dedup() Option {
 	return func(s *settings) { s.Dedup = true }
 }
 
+// CircuitBreaker stops sending when failures of the last calls calls have
+// failed: timed out, or ended with an error that another attempt may help. After
+// delay (and up to a fifth more or less, so that many workers don't come back
+// together) one call is let through as a probe, and its success lets all of them
+// go on. Batches wait meanwhile: it costs them no attempt, but MaxElapsed runs
+// on for those that have been tried before. The wait counts as throttling.
+// 1 ≤ failures ≤ calls, delay > 0. Default: off.
+//
+// The breaker is failsafe-go's. It is one for each transform and worker process,
+// as the limits below are.
+func CircuitBreaker(failures, calls int, delay time.Duration) Option {
+	return func(s *settings) { s.Breaker = &pool.BreakerConfig{Failures: failures, Of: calls, Delay: delay} }
+}
+
+// RateLimit is the most calls a second, retries and hedges included, more than
+// 0; after a pause, burst calls may start at once, at least 1. Each worker
+// process has the rate for itself: divide the service's by the most workers.
+// Default: no limit.
+func RateLimit(perSecond float64, burst int) Option {
+	return func(s *settings) { s.PerSecond, s.Burst = perSecond, burst; s.given["RateLimit"] = true }
+}
+
+// RetryBudget bounds the retries of all batches together to a share of the
+// first attempts, 0 < share ≤ 1: when everything fails, retries would otherwise
+// multiply the load on a service that can't bear it. A retry that has no room
+// waits, until other batches' first attempts or, once a second, time makes some;
+// MaxElapsed bounds that wait. Default: no bound.
+func RetryBudget(share float64) Option {
+	return func(s *settings) { s.RetryBudget = share; s.given["RetryBudget"] = true }
+}
+
+// Hedge makes a call a second time, with the same elements and the same batch
+// id, when it has not been answered after that time, more than 0 and less than
+// Timeout; the first answer counts, and the other is dropped. Set it near the
+// 95th percentile of call_ms: a hedge is made only while MaxInFlight, RateLimit
+// and RetryBudget have room for it. The caller must say that this does no harm,
+// by a method Idempotent() bool that returns true. Default: off.
+func Hedge(after time.Duration) Option {
+	return func(s *settings) { s.Hedge = after; s.given["Hedge"] = true }
+}
+
 // FailBundle makes the first element that fails for good fail its bundle, with
 // a *CallError, in place of being emitted as a Failure. It is for New; ParDo
 // does it by itself, and with a failures output it makes no sense.
@@ -155,10 +202,16 @@ func FailBundle() Option {
 	return func(s *settings) { s.FailBundle = true }
 }
 
-// validate returns what is wrong with the settings. sized says whether
-// BatchBytes can know the size of an element, keyed whether Dedup can know its
-// key.
-func (s *settings) validate(in reflect.Type, sized, keyed bool) error {
+// abilities are what a caller offers beside Call.
+type abilities struct {
+	in         reflect.Type // its elements
+	sized      bool         // BatchBytes can know their size
+	keyed      bool         // Dedup can know their key
+	idempotent bool         // a call may be made twice
+}
+
+// validate returns what is wrong with the settings for such a caller.
+func (s *settings) validate(caller abilities) error {
 	atLeast1 := func(name string, n int) error {
 		if n < 1 {
 			return fmt.Errorf("%s(%d): must be at least 1", name, n)
@@ -179,12 +232,12 @@ func (s *settings) validate(in reflect.Type, sized, keyed bool) error {
 	}
 	if s.given["BatchBytes"] {
 		checks = append(checks, atLeast1("BatchBytes", s.BatchBytes))
-		if !sized {
-			checks = append(checks, fmt.Errorf("BatchBytes(%d): the size of a %v is not known: give the caller a method ElementSize(%v) int", s.BatchBytes, in, in))
+		if !caller.sized {
+			checks = append(checks, fmt.Errorf("BatchBytes(%d): the size of a %v is not known: give the caller a method ElementSize(%v) int", s.BatchBytes, caller.in, caller.in))
 		}
 	}
-	if s.Dedup && !keyed {
-		checks = append(checks, fmt.Errorf("Dedup(): the key of a %v is not known: give the caller a method Key(%v) string", in, in))
+	if s.Dedup && !caller.keyed {
+		checks = append(checks, fmt.Errorf("Dedup(): the key of a %v is not known: give the caller a method Key(%v) string", caller.in, caller.in))
 	}
 	if s.Linger < 0 {
 		checks = append(checks, fmt.Errorf("Linger(%v): must not be negative; 0 means that only size and the bundle's end seal a batch", s.Linger))
@@ -199,6 +252,23 @@ func (s *settings) validate(in reflect.Type, sized, keyed bool) error {
 		checks = append(checks, positive("RetryInterval", s.RetryInterval, "leave it out for an exponential backoff"))
 		if s.given["Backoff"] {
 			checks = append(checks, fmt.Errorf("RetryInterval(%v) and Backoff(%v, %v) exclude each other: leave one out", s.RetryInterval, s.BackoffFrom, s.BackoffTo))
+		}
+	}
+	if b := s.Breaker; b != nil && (b.Failures < 1 || b.Failures > b.Of || b.Delay <= 0) {
+		checks = append(checks, fmt.Errorf("CircuitBreaker(%d, %d, %v): failures must be at least 1 and at most calls, and delay more than 0; leave it out for none", b.Failures, b.Of, b.Delay))
+	}
+	if s.given["RateLimit"] && (!(s.PerSecond > 0) || s.Burst < 1) {
+		checks = append(checks, fmt.Errorf("RateLimit(%v, %d): the rate must be more than 0 and the burst at least 1; leave it out for no limit", s.PerSecond, s.Burst))
+	}
+	if s.given["RetryBudget"] && !(s.RetryBudget > 0 && s.RetryBudget <= 1) {
+		checks = append(checks, fmt.Errorf("RetryBudget(%v): must be more than 0 and at most 1; leave it out for no bound, or use MaxAttempts(1) for no retry", s.RetryBudget))
+	}
+	if s.given["Hedge"] {
+		if s.Hedge <= 0 || s.Hedge >= s.Timeout {
+			checks = append(checks, fmt.Errorf("Hedge(%v): must be more than 0 and less than Timeout(%v); leave it out for none", s.Hedge, s.Timeout))
+		}
+		if !caller.idempotent {
+			checks = append(checks, fmt.Errorf("Hedge(%v): the caller does not say that a call may be made twice: give it a method Idempotent() bool that returns true, if that is so", s.Hedge))
 		}
 	}
 	for _, err := range checks {
@@ -231,5 +301,16 @@ func (s *settings) policy() attempt.Policy {
 		Fixed:       s.RetryInterval,
 		Bisect:      s.Bisect,
 		FailFast:    s.FailBundle,
+		Hedge:       s.Hedge,
+	}
+}
+
+func (s *settings) poolLimits() pool.Limits {
+	return pool.Limits{
+		InFlight:    s.MaxInFlight,
+		Breaker:     s.Breaker,
+		PerSecond:   s.PerSecond,
+		Burst:       s.Burst,
+		RetryBudget: s.RetryBudget,
 	}
 }

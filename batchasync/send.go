@@ -109,8 +109,7 @@ type sending[K, In, Out any] struct {
 	unique []In
 	where  deduplication
 
-	attempt *callContext // the last one
-	tally   tally
+	tally tally
 }
 
 // gather copies the elements that are asked for.
@@ -175,13 +174,35 @@ func (b *sending[K, In, Out]) Elements(group []int) []In {
 	return elements
 }
 
+// Admit implements attempt.Service.
+func (b *sending[K, In, Out]) Admit(ctx context.Context) error {
+	if b.pool.Gated() {
+		b.throttle.begin()
+		defer b.throttle.end()
+		if err := b.pool.Admit(ctx); err != nil {
+			return err
+		}
+	}
+	return b.wanted()
+}
+
+// wanted returns an error when nobody waits for the batch any more.
+func (b *sending[K, In, Out]) wanted() error {
+	if b.orphaned.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
 // Begin implements attempt.Service.
 func (b *sending[K, In, Out]) Begin(ctx context.Context, info attempt.Info) context.Context {
-	b.attempt = b.callContext(ctx, info.BatchID, info.Attempt)
+	if info.Attempt == 1 && callOf(ctx) == nil {
+		b.pool.First()
+	}
 	// Ended by Call, however long that runs. Here, where the batch still
 	// holds the caller: Call may begin late.
 	b.pool.Shared.Again()
-	return b.attempt
+	return b.callContext(ctx, info.BatchID, info.Attempt)
 }
 
 // Call implements attempt.Service. It lets go of the shared caller when the
@@ -192,13 +213,31 @@ func (b *sending[K, In, Out]) Call(ctx context.Context, batch []In) ([]Out, erro
 	return results, withoutEmpty(err)
 }
 
+// Hedge implements attempt.Service.
+func (b *sending[K, In, Out]) Hedge() (ended func()) {
+	permit := b.pool.Try()
+	if permit == nil {
+		return nil
+	}
+	return permit.Return
+}
+
+// Late implements attempt.Service.
+func (b *sending[K, In, Out]) Late() { b.pool.Late() }
+
 // End implements attempt.Service.
-func (b *sending[K, In, Out]) End(answered bool, took time.Duration) {
-	b.tally.calls = append(b.tally.calls, took)
-	if !answered {
+func (b *sending[K, In, Out]) End(end attempt.End) {
+	b.tally.calls = append(b.tally.calls, end.Took)
+	switch {
+	case end.Cut:
+		b.pool.Cut()
+	default:
+		b.pool.Report(end.Err == nil || end.Verdict.Permanent || end.Verdict.Elements != nil)
+	}
+	if end.Answered == nil {
 		return // it may still be counting
 	}
-	if store := b.attempt.counted(); store != nil {
+	if store := callOf(end.Answered).counted(); store != nil {
 		b.tally.users = append(b.tally.users, store)
 	}
 }
@@ -221,11 +260,11 @@ func (b *sending[K, In, Out]) Pause(ctx context.Context, d time.Duration) error 
 	if err := b.permit.Pause(ctx, d); err != nil {
 		return err
 	}
-	if b.orphaned.Load() {
-		return context.Canceled
-	}
-	return nil
+	return b.wanted()
 }
+
+// Progress implements attempt.Service.
+func (b *sending[K, In, Out]) Progress(*attempt.Outcome[Out], []bool) {}
 
 // Done implements attempt.Service.
 func (b *sending[K, In, Out]) Done(outcome *attempt.Outcome[Out]) {

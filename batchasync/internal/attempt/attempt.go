@@ -12,7 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
@@ -28,7 +28,9 @@ type Policy struct {
 	Max         time.Duration // upper bound of any wait
 	Fixed       time.Duration // wait that replaces the backoff, if it is not 0
 	Bisect      bool          // halve a batch that fails as a whole for good
+	Hedge       time.Duration // after which an unanswered call is made once more, if it is not 0
 	FailFast    bool          // the first element that fails for good ends the batch
+	Early       bool          // Service.Progress wants to hear of elements as they end
 }
 
 // backoff is the wait after the n-th attempt. Full jitter, as in Marc Brooker's
@@ -69,20 +71,43 @@ type Service[In, Out any] interface {
 	// Elements returns the elements of group, which are indices into the
 	// batch (nil: all of it), in a slice that the call may change and keep.
 	Elements(group []int) []In
-	// Begin makes the context of an attempt.
+	// Admit waits until an attempt may begin. If it gives up, because ctx
+	// has ended, the attempt is not made.
+	Admit(ctx context.Context) error
+	// Begin makes the context of a call: of one that Admit or Hedge let in.
 	Begin(ctx context.Context, info Info) context.Context
 	// Call asks for the answers. It may run on after ctx has ended; then its
 	// answer is dropped.
 	Call(ctx context.Context, batch []In) ([]Out, error)
-	// End hears how the attempt that was begun last went. answered is false
-	// if Call had not returned.
-	End(answered bool, took time.Duration)
+	// Hedge says whether the attempt at hand may be hedged now, by a second
+	// call beside the first: it returns a function for the moment in which
+	// that has returned, or nil.
+	Hedge() (ended func())
+	// Late hears that a Call has returned whose answer nobody waits for.
+	Late()
+	// End hears how an attempt went.
+	End(end End)
 	// Classify judges an error that Call returned for n elements.
 	Classify(err error, n int) Verdict
 	// Pause waits between two attempts, not holding what limits the calls.
 	Pause(ctx context.Context, d time.Duration) error
+	// Progress hears that some of the elements have ended, and of all that
+	// have: the others are open, by index.
+	Progress(outcome *Outcome[Out], open []bool)
 	// Done gets the outcome.
 	Done(outcome *Outcome[Out])
+}
+
+// An End is how an attempt went.
+type End struct {
+	// Answered is the context of the call that answered, nil if none has
+	// returned yet.
+	Answered context.Context
+	Took     time.Duration
+	Size     int     // elements
+	Err      error   // nil: all of them have their results
+	Verdict  Verdict // on Err
+	Cut      bool    // the batch's own context has ended: Err is that
 }
 
 // A Failure is an element that failed for good.
@@ -104,7 +129,7 @@ type Outcome[Out any] struct {
 	Failures []Failure // in the order of their index
 	Err      error     // ctx ended
 
-	Calls, Retries, Timeouts, Bisections int
+	Calls, Retries, Timeouts, Bisections, Hedges int
 }
 
 // A TimeoutError says that a call had not returned within its time.
@@ -130,7 +155,7 @@ func (e *CountError) Error() string {
 // overruns its time keeps that goroutine, and the batch goes on on another. So
 // Run may return before, or long after, the batch is done.
 func Run[In, Out any](ctx context.Context, size int, policy *Policy, service Service[In, Out]) {
-	l := &life[In, Out]{ctx: ctx, all: size, policy: policy, service: service, start: time.Now()}
+	l := &life[In, Out]{ctx: ctx, all: size, policy: policy, service: service}
 	l.work = l.fresh(nil, 0)
 	l.run(true)
 }
@@ -142,9 +167,9 @@ type life[In, Out any] struct {
 	all     int // elements
 	policy  *Policy
 	service Service[In, Out]
-	start   time.Time
-	work    work   // is being tried
-	rest    []work // is tried afterwards, the last one first
+	start   time.Time // of the first attempt
+	work    work      // is being tried
+	rest    []work    // is tried afterwards, the last one first
 	outcome Outcome[Out]
 }
 
@@ -154,12 +179,14 @@ type work struct {
 	info  Info  // of the last attempt
 	made  int   // calls that the elements were in
 
-	// whole is what a second half was part of, and is how its elements end
-	// if there is no time left for it.
-	whole *failed
+	// last is how the last attempt with these elements failed, and how they
+	// end if there is no time left for another. errs are those of single
+	// elements, by position, if they failed in part.
+	last failed
+	errs map[int]error
 }
 
-// failed says how a group failed.
+// failed says how a group failed as a whole.
 type failed struct {
 	err       error
 	permanent bool
@@ -173,59 +200,168 @@ func (l *life[In, Out]) fresh(group []int, made int) work {
 
 func (l *life[In, Out]) run(more bool) {
 	for more {
-		if cause := context.Cause(l.ctx); cause != nil {
-			l.outcome.Err = cause // before a call is begun for nobody
+		if more = l.admit(); !more {
 			break
 		}
 		elements := l.service.Elements(l.work.group)
-		c := l.begin()
-		results, err := c.ask(elements)
-		if !c.claim() {
+		c := l.begin() // and from here on the life may go on elsewhere
+		results, err := c.ask(c.ctx, elements)
+		if !c.returned(err) {
 			return // the batch goes on on another goroutine
 		}
-		c.unwatch()
-		more = c.end(results, err, true)
+		more = c.end(c.ctx, results, err)
 	}
 	slices.SortFunc(l.outcome.Failures, func(a, b Failure) int { return a.Index - b.Index })
 	l.service.Done(&l.outcome)
 }
 
-// A call is one attempt. Whoever claims it goes on with the batch: its
-// goroutine when it has returned, or that of its context's end.
+// admit waits until the next attempt may begin, and reports whether one may.
+func (l *life[In, Out]) admit() (ok bool) {
+	for {
+		if cause := context.Cause(l.ctx); cause != nil {
+			l.outcome.Err = cause // before a call is begun for nobody
+			return false
+		}
+		bounded := l.policy.MaxElapsed > 0 && !l.start.IsZero()
+		if !l.spent(0) {
+			ctx, cancel := l.ctx, context.CancelFunc(func() {})
+			if bounded {
+				ctx, cancel = context.WithDeadline(ctx, l.start.Add(l.policy.MaxElapsed))
+			}
+			err := l.service.Admit(ctx)
+			cancel()
+			if err == nil {
+				return true
+			}
+			if context.Cause(l.ctx) != nil {
+				continue
+			}
+			if !bounded {
+				l.outcome.Err = err
+				return false
+			}
+		}
+		// The time is over before the attempt could begin.
+		l.failAll()
+		if !l.next() {
+			return false
+		}
+	}
+}
+
+// A call is one attempt: a call of the service, and the hedge beside it.
+// Whoever claims it goes on with the batch: the goroutine of a call that has
+// returned, or that of its context's end.
 type call[In, Out any] struct {
 	life    *life[In, Out]
+	info    Info
 	ctx     context.Context
 	cancel  context.CancelFunc
 	unwatch func() bool
 	timeout time.Duration
 	started time.Time
-	claimed atomic.Bool
+	timer   *time.Timer // for the hedge; nil without
+
+	mu      sync.Mutex
+	claimed bool
+	running int // calls that have not returned
+	hedged  bool
 }
 
+// begin begins an attempt.
 func (l *life[In, Out]) begin() *call[In, Out] {
+	w := &l.work
 	l.outcome.Calls++
-	l.work.made++
-	l.work.info.Attempt++
-	c := &call[In, Out]{life: l, timeout: l.policy.Timeout, started: time.Now()}
+	w.made++
+	w.info.Attempt++
+	if w.info.Attempt > 1 {
+		l.outcome.Retries++
+	}
+	c := &call[In, Out]{life: l, info: w.info, timeout: l.policy.Timeout, started: time.Now(), running: 1}
+	if l.start.IsZero() {
+		l.start = c.started
+	}
 	if l.policy.MaxElapsed > 0 {
 		c.timeout = min(c.timeout, max(l.policy.MaxElapsed-time.Since(l.start), 0))
 	}
-	c.ctx, c.cancel = context.WithTimeout(l.service.Begin(l.ctx, l.work.info), c.timeout)
+	c.mu.Lock() // until all of it is set: a timer may be quick
+	defer c.mu.Unlock()
+	c.ctx, c.cancel = context.WithTimeout(l.service.Begin(l.ctx, c.info), c.timeout)
+	if l.policy.Hedge > 0 {
+		elements := l.service.Elements(w.group) // of its own: the first call may change what it got
+		c.timer = time.AfterFunc(l.policy.Hedge, func() { c.hedge(elements) })
+	}
 	c.unwatch = context.AfterFunc(c.ctx, c.overrun)
 	return c
 }
 
-func (c *call[In, Out]) claim() bool { return c.claimed.CompareAndSwap(false, true) }
+func (c *call[In, Out]) claim() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.claimed {
+		return false
+	}
+	c.claimed = true
+	return true
+}
 
-// overrun goes on with the batch when the call's time is over.
+// overrun goes on with the batch when the attempt's time is over.
 func (c *call[In, Out]) overrun() {
 	if c.claim() {
-		c.life.run(c.end(nil, c.ctx.Err(), false))
+		c.life.run(c.end(nil, nil, c.ctx.Err()))
 	}
 }
 
+// returned claims the attempt for a call that has returned, and reports whether
+// it has got it. An error leaves it to the other call, if that is under way.
+func (c *call[In, Out]) returned(err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	if c.claimed {
+		c.life.service.Late()
+		return false
+	}
+	c.claimed = err == nil || c.running == 0
+	return c.claimed
+}
+
+// hedge makes the call a second time, beside the first: whichever answers first
+// counts.
+func (c *call[In, Out]) hedge(elements []In) {
+	service := c.life.service
+	ended := service.Hedge()
+	if ended == nil {
+		return
+	}
+	ctx := c.join()
+	if ctx == nil {
+		ended()
+		return
+	}
+	results, err := func() ([]Out, error) {
+		defer ended()
+		return c.ask(ctx, elements)
+	}()
+	if c.returned(err) {
+		c.life.run(c.end(ctx, results, err))
+	}
+}
+
+// join returns the context of a second call, or nil if it is too late for one.
+func (c *call[In, Out]) join() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.claimed || c.running == 0 {
+		return nil
+	}
+	c.running++
+	c.hedged = true
+	return c.life.service.Begin(c.ctx, c.info)
+}
+
 // ask makes the call. If that ends its goroutine, the batch goes on on another.
-func (c *call[In, Out]) ask(elements []In) (results []Out, err error) {
+func (c *call[In, Out]) ask(ctx context.Context, elements []In) (results []Out, err error) {
 	returned := false
 	defer func() {
 		if returned {
@@ -236,13 +372,14 @@ func (c *call[In, Out]) ask(elements []In) (results []Out, err error) {
 			return
 		}
 		go func() {
-			if c.claim() {
-				c.life.run(c.end(nil, &guard.GoexitError{In: "Call"}, true))
+			err := &guard.GoexitError{In: "Call"}
+			if c.returned(err) {
+				c.life.run(c.end(ctx, nil, err))
 			}
 		}()
 	}()
-	results, err = c.life.service.Call(c.ctx, elements)
-	if c.ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+	results, err = c.life.service.Call(ctx, elements)
+	if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
 		// Unwrapped here, where a panic is caught: a typed nil can't be.
 		err = context.DeadlineExceeded
 	}
@@ -250,43 +387,58 @@ func (c *call[In, Out]) ask(elements []In) (results []Out, err error) {
 	return results, err
 }
 
-// end takes in how the call ended, and reports whether another is to be made.
-func (c *call[In, Out]) end(results []Out, err error, answered bool) (more bool) {
+// end takes in how the attempt ended, and reports whether another is to be
+// made. answered is the context of the call that returned, nil if none has.
+func (c *call[In, Out]) end(answered context.Context, results []Out, err error) (more bool) {
 	l := c.life
 	overran := c.ctx.Err() != nil
+	if answered != nil {
+		c.unwatch()
+	}
 	c.cancel()
-	l.service.End(answered, time.Since(c.started))
-	size := l.work.info.Size
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if c.hedged { // nothing joins what is claimed
+		l.outcome.Hedges++
+	}
+	end := End{Answered: answered, Took: time.Since(c.started), Size: l.work.info.Size}
 	switch {
-	case err == nil && len(results) != size:
-		err = &CountError{Results: len(results), Elements: size}
+	case err == nil && len(results) != end.Size:
+		err = &CountError{Results: len(results), Elements: end.Size}
 	case overran && err == context.DeadlineExceeded:
 		// Whether the call noticed its end or we did must not matter.
 		l.outcome.Timeouts++
 		err = &TimeoutError{After: c.timeout}
 	}
-	if err != nil {
-		return l.failed(results, err)
+	if err == nil {
+		l.service.End(end)
+		l.keep(l.work.group, results)
+		return l.next()
 	}
-	l.keep(l.work.group, results)
-	return l.next()
+	cause := context.Cause(l.ctx)
+	if cause == nil {
+		end.Verdict = l.judge(err, len(results), end.Size)
+		if end.Verdict.Err != nil {
+			err = end.Verdict.Err
+		}
+	}
+	end.Err, end.Cut = err, cause != nil
+	l.service.End(end)
+	if cause != nil {
+		l.outcome.Err = cause
+		return false
+	}
+	return l.failed(results, err, end.Verdict)
 }
 
 // failed decides what comes after an attempt that failed with err, and reports
 // whether that is another one.
-func (l *life[In, Out]) failed(results []Out, err error) (more bool) {
-	if cause := context.Cause(l.ctx); cause != nil {
-		l.outcome.Err = cause
-		return false
-	}
+func (l *life[In, Out]) failed(results []Out, err error, verdict Verdict) (more bool) {
 	w := &l.work
-	verdict := l.judge(err, len(results), w.info.Size)
-	if verdict.Err != nil {
-		err = verdict.Err
-	}
-	errs := verdict.Elements
-	if errs != nil {
-		errs = l.split(results, &verdict)
+	w.last, w.errs = failed{err, verdict.Permanent, w.info}, nil
+	if verdict.Elements != nil {
+		l.split(results, &verdict)
 		if len(w.group) == 0 || l.over() {
 			return l.next()
 		}
@@ -295,26 +447,21 @@ func (l *life[In, Out]) failed(results []Out, err error) (more bool) {
 	if wait == 0 {
 		wait = l.policy.backoff(w.info.Attempt)
 	}
-	end := failed{err, verdict.Permanent, w.info}
 	switch {
 	case !verdict.Permanent && !l.spent(wait) && w.info.Attempt < l.policy.MaxAttempts:
-	case errs == nil && l.policy.Bisect && !l.spent(verdict.RetryAfter) && w.info.Size > 1:
-		l.bisect(end)
+	case w.errs == nil && l.policy.Bisect && !l.spent(verdict.RetryAfter) && w.info.Size > 1:
+		l.bisect()
 		return true
 	default:
-		l.failAll(w, errs, end)
+		l.failAll()
 		return l.next()
 	}
+	l.progress()
 	if cause := l.service.Pause(l.ctx, wait); cause != nil {
 		l.outcome.Err = cause
 		return false
 	}
-	if l.spent(0) { // the pause may have taken longer than wait
-		l.failAll(w, errs, end)
-		return l.next()
-	}
-	l.outcome.Retries++
-	if errs != nil && len(w.group) < w.info.Size {
+	if w.errs != nil && len(w.group) < w.info.Size {
 		// What is left is another request: a service that remembers the
 		// first one by its id must not answer this one so.
 		w.info.BatchID, w.info.Size = uuid.NewString(), len(w.group)
@@ -324,15 +471,26 @@ func (l *life[In, Out]) failed(results []Out, err error) (more bool) {
 
 // next turns to what is still to be sent, and reports whether there is any.
 func (l *life[In, Out]) next() (more bool) {
-	for len(l.rest) > 0 && !l.over() {
-		last := len(l.rest) - 1
-		l.work, l.rest = l.rest[last], l.rest[:last]
-		if !l.spent(0) {
-			return true
-		}
-		l.failAll(&l.work, nil, *l.work.whole)
+	if len(l.rest) == 0 || l.over() {
+		return false
 	}
-	return false
+	last := len(l.rest) - 1
+	l.work, l.rest = l.rest[last], l.rest[:last]
+	l.progress()
+	return true
+}
+
+func (l *life[In, Out]) progress() {
+	if !l.policy.Early {
+		return
+	}
+	open := make([]bool, l.all)
+	for _, w := range append(l.rest, l.work) {
+		for position := range l.size(w.group) {
+			open[at(w.group, position)] = true
+		}
+	}
+	l.service.Progress(&l.outcome, open)
 }
 
 func (l *life[In, Out]) size(group []int) int {
@@ -358,7 +516,7 @@ func (l *life[In, Out]) over() bool {
 
 // spent reports whether MaxElapsed will be over after wait.
 func (l *life[In, Out]) spent(wait time.Duration) bool {
-	return l.policy.MaxElapsed > 0 && wait >= l.policy.MaxElapsed-time.Since(l.start)
+	return l.policy.MaxElapsed > 0 && !l.start.IsZero() && wait >= l.policy.MaxElapsed-time.Since(l.start)
 }
 
 // judge is Classify, but for the errors that are not the caller's.
@@ -399,12 +557,12 @@ func (l *life[In, Out]) result(index int, result Out) {
 }
 
 // split stores the results of a call that failed in part, and the elements
-// that failed for good. The others stay in l.work; it returns their errors, by
-// position, and notes in v how long they ask to wait.
-func (l *life[In, Out]) split(results []Out, v *Verdict) (errs map[int]error) {
+// that failed for good. The others stay in l.work; how long they ask to wait is
+// noted in v.
+func (l *life[In, Out]) split(results []Out, v *Verdict) {
 	w := &l.work
 	rest := []int{}
-	errs = map[int]error{}
+	w.errs = map[int]error{}
 	for position := range w.info.Size {
 		index := at(w.group, position)
 		err, failed := v.Elements[position]
@@ -414,21 +572,21 @@ func (l *life[In, Out]) split(results []Out, v *Verdict) (errs map[int]error) {
 		}
 		one := l.service.Classify(err, 1)
 		if v.Permanent || one.Permanent {
-			l.fail(index, err, true, w.made, w.info)
+			l.fail(index, err, true, w.info)
 			continue
 		}
 		v.RetryAfter = max(v.RetryAfter, one.RetryAfter)
-		errs[len(rest)] = err
+		w.errs[len(rest)] = err
 		rest = append(rest, index)
 	}
 	w.group = rest
-	return errs
 }
 
 // bisect halves what failed as a whole, so that in the end only the elements
 // fail that are the reason, each alone.
-func (l *life[In, Out]) bisect(whole failed) {
-	group, made := l.work.group, l.work.made
+func (l *life[In, Out]) bisect() {
+	w := &l.work
+	group := w.group
 	if group == nil {
 		group = make([]int, l.all)
 		for i := range group {
@@ -437,27 +595,32 @@ func (l *life[In, Out]) bisect(whole failed) {
 	}
 	l.outcome.Bisections++
 	middle := len(group) / 2
-	second := l.fresh(group[middle:], made)
-	second.whole = &whole
-	l.rest = append(l.rest, second)
-	l.work = l.fresh(group[:middle:middle], made)
+	l.rest = append(l.rest, l.half(group[middle:]))
+	l.work = l.half(group[:middle:middle])
 }
 
-// failAll ends the elements of w with errs, by position, or all with f.err.
-func (l *life[In, Out]) failAll(w *work, errs map[int]error, f failed) {
+func (l *life[In, Out]) half(group []int) work {
+	half := l.fresh(group, l.work.made)
+	half.last = l.work.last
+	return half
+}
+
+// failAll ends what is being tried, with the error of the last attempt.
+func (l *life[In, Out]) failAll() {
+	w := &l.work
 	for position := range l.size(w.group) {
-		err := f.err
-		if errs != nil {
-			err = errs[position]
+		err := w.last.err
+		if w.errs != nil {
+			err = w.errs[position]
 		}
-		l.fail(at(w.group, position), err, f.permanent, w.made, f.info)
+		l.fail(at(w.group, position), err, w.last.permanent, w.last.info)
 	}
 }
 
-func (l *life[In, Out]) fail(index int, err error, permanent bool, made int, info Info) {
+func (l *life[In, Out]) fail(index int, err error, permanent bool, info Info) {
 	now := time.Now()
 	l.outcome.Failures = append(l.outcome.Failures, Failure{
-		Index: index, Err: err, Permanent: permanent, Attempts: made,
+		Index: index, Err: err, Permanent: permanent, Attempts: l.work.made,
 		BatchID: info.BatchID, BatchSize: info.Size, At: now, Elapsed: now.Sub(l.start),
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,6 +80,19 @@ type scripted struct {
 	judge    func(error, int) Verdict                   // in place of classify
 	pause    func(context.Context, time.Duration) error // in place of a wait
 	done     chan Outcome[string]
+	admit    func(context.Context) error
+	hedge    func() bool
+	hedged   atomic.Int32
+	late     atomic.Int32
+	ends     []End
+	progress []progress
+}
+
+// A progress is what Progress was told.
+type progress struct {
+	results []string
+	failed  []int
+	open    []bool
 }
 
 type callKey struct{}
@@ -111,12 +125,32 @@ func (s *scripted) Begin(ctx context.Context, info Info) context.Context {
 	return context.WithValue(ctx, callKey{}, n)
 }
 
-func (s *scripted) End(answered bool, took time.Duration) {
+func (s *scripted) End(end End) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.calls[len(s.calls)-1]
-	c.answered, c.took = answered, took
+	n := len(s.calls) - 1
+	if end.Answered != nil {
+		n = end.Answered.Value(callKey{}).(int)
+	}
+	s.calls[n].answered, s.calls[n].took = end.Answered != nil, end.Took
+	s.ends = append(s.ends, end)
 }
+
+func (s *scripted) Admit(ctx context.Context) error {
+	if s.admit != nil {
+		return s.admit(ctx)
+	}
+	return nil
+}
+
+func (s *scripted) Hedge() (ended func()) {
+	if s.hedge != nil && !s.hedge() {
+		return nil
+	}
+	return func() { s.hedged.Add(1) }
+}
+
+func (s *scripted) Late() { s.late.Add(1) }
 
 func (s *scripted) Call(ctx context.Context, batch []int) ([]string, error) {
 	n := ctx.Value(callKey{}).(int)
@@ -144,6 +178,10 @@ func (s *scripted) Pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+func (s *scripted) Progress(outcome *Outcome[string], open []bool) {
+	s.progress = append(s.progress, progress{slices.Clone(outcome.Results), indices(outcome.Failures), slices.Clone(open)})
 }
 
 func (s *scripted) Done(outcome *Outcome[string]) { s.done <- *outcome }

@@ -10,14 +10,22 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
+
+	"golang.org/x/time/rate"
 )
 
 // A Pool belongs to one transform in one process. Its zero value is not ready;
 // see For.
 type Pool struct {
 	Shared *Shared // the transform's caller
+
+	breaker *breaker      // nil: none
+	rate    *rate.Limiter // nil: none
+	budget  *budget       // nil: none
+	late    atomic.Int64  // answers that nobody waited for
 
 	mu       sync.Mutex
 	limit    int
@@ -46,15 +54,30 @@ var (
 	pools = map[string]weak.Pointer[Pool]{}
 )
 
+// Limits are what a pool lets through.
+type Limits struct {
+	InFlight    int            // calls at once
+	Breaker     *BreakerConfig // nil: none
+	PerSecond   float64        // calls a second; 0: any number
+	Burst       int            // calls at once after a pause, with PerSecond
+	RetryBudget float64        // retries, as a share of all first attempts; 0: any number
+}
+
 // For returns the pool of the transform with that id, made by its first user
-// from limit (permits) and newShared.
-func For(id string, limit int, newShared func() *Shared) *Pool {
+// from limits and newShared.
+func For(id string, limits Limits, newShared func() *Shared) *Pool {
 	poolsMu.Lock()
 	defer poolsMu.Unlock()
 	if p := pools[id].Value(); p != nil {
 		return p
 	}
-	p := &Pool{Shared: newShared(), limit: limit}
+	p := &Pool{
+		Shared:  newShared(),
+		limit:   limits.InFlight,
+		breaker: newBreaker(limits.Breaker),
+		rate:    newRate(limits.PerSecond, limits.Burst),
+		budget:  newBudget(limits.RetryBudget),
+	}
 	p.Shared.keep = p
 	pools[id] = weak.Make(p)
 	runtime.AddCleanup(p, forget, id)
@@ -90,21 +113,107 @@ func (p *Pool) Go(t Task) {
 	p.start(t)
 }
 
+// Try returns a permit if one is free now and nobody waits for it, and nil
+// otherwise. It is for a call that is not needed, as a hedge: the rate and the
+// budget of retries must have room for it too.
+func (p *Pool) Try() *Permit {
+	p.mu.Lock()
+	free := p.inFlight < p.limit && len(p.resuming) == 0 && len(p.starting) == 0
+	if free {
+		p.inFlight++
+	}
+	p.mu.Unlock()
+	if !free {
+		return nil
+	}
+	permit := &Permit{pool: p, held: true}
+	if p.breaker != nil && !p.breaker.IsClosed() ||
+		p.budget != nil && p.budget.withdraw() > 0 ||
+		p.rate != nil && !p.rate.Allow() {
+		permit.Return()
+		return nil
+	}
+	return permit
+}
+
+// Gated reports whether Admit may have to wait.
+func (p *Pool) Gated() bool { return p.breaker != nil || p.rate != nil }
+
+// Admit waits until the breaker and the rate let a call through. Whoever is let
+// through calls Report or Cut.
+func (p *Pool) Admit(ctx context.Context) error {
+	if p.breaker != nil {
+		if err := p.breaker.admit(ctx); err != nil {
+			return err
+		}
+	}
+	if p.rate != nil {
+		if err := p.rate.Wait(ctx); err != nil {
+			p.Cut()
+			return err
+		}
+	}
+	return nil
+}
+
+// First hears of a batch's first attempt: it pays for retries.
+func (p *Pool) First() {
+	if p.budget != nil {
+		p.budget.deposit()
+	}
+}
+
+// Report hears whether the service was well when it answered a call.
+func (p *Pool) Report(well bool) {
+	switch {
+	case p.breaker == nil:
+	case well:
+		p.breaker.RecordSuccess()
+	default:
+		p.breaker.RecordFailure()
+	}
+}
+
+// Cut hears, in the place of Report, that a call was not made, or came to no
+// end: that says nothing of the service.
+func (p *Pool) Cut() {
+	if p.breaker != nil && p.breaker.IsHalfOpen() {
+		p.breaker.RecordFailure() // it was the probe, and another has to be made
+	}
+}
+
+// Late hears of an answer that nobody waits for.
+func (p *Pool) Late() { p.late.Add(1) }
+
+// TakeLate returns how often Late was called since.
+func (p *Pool) TakeLate() int64 { return p.late.Swap(0) }
+
+// Breaker returns the state of the circuit breaker: 0 closed, 1 open, 2
+// half-open; ok is false if there is none.
+func (p *Pool) Breaker() (state int64, ok bool) {
+	if p.breaker == nil {
+		return 0, false
+	}
+	return int64(p.breaker.State()), true
+}
+
 func (p *Pool) start(t Task) {
 	go t.Run(&Permit{pool: p, held: true})
 }
 
-// Pause gives the permit back, waits for d, and gets a permit again, before
-// all who have yet to start: a batch in its backoff is no call in flight. When
-// ctx ends first it returns the cause, and the permit is not held any more.
+// Pause gives the permit back, waits for d and for the budget of retries, and
+// gets a permit again, before all who have yet to start: a batch in its backoff
+// is no call in flight. When ctx ends first it returns the cause, and the permit
+// is not held any more.
 func (p *Permit) Pause(ctx context.Context, d time.Duration) error {
 	p.Return()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := sleep(ctx, d); err != nil {
+		return err
+	}
+	if p.pool.budget != nil {
+		if err := p.pool.budget.admit(ctx); err != nil {
+			return err
+		}
 	}
 	return p.resume(ctx)
 }

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newID() string { return uuid.NewString() }
 
 // newPool is a pool of the test alone, with a caller that needs no set-up.
-func newPool(limit int) *Pool { return For(newID(), limit, newPlain) }
+func newPool(limit int) *Pool { return For(newID(), Limits{InFlight: limit}, newPlain) }
 
 func newPlain() *Shared { return NewShared(nil, nil, nil, time.Minute) }
 
@@ -392,7 +392,7 @@ func TestATransformHasOnePoolInTheProcess(t *testing.T) {
 	pools := make([]*Pool, 100)
 	var wg sync.WaitGroup
 	for i := range pools {
-		wg.Go(func() { pools[i] = For(id, 3, newShared) })
+		wg.Go(func() { pools[i] = For(id, Limits{InFlight: 3}, newShared) })
 	}
 	wg.Wait()
 	for _, p := range pools {
@@ -401,12 +401,12 @@ func TestATransformHasOnePoolInTheProcess(t *testing.T) {
 	require.EqualValues(t, 1, made.Load(), "the first user makes what is shared")
 	require.Equal(t, 3, pools[0].limit)
 
-	other := For(newID(), 5, newShared)
+	other := For(newID(), Limits{InFlight: 5}, newShared)
 	require.NotSame(t, pools[0], other)
 	require.NotSame(t, pools[0].Shared, other.Shared)
 	require.Equal(t, 5, other.limit)
 	require.EqualValues(t, 2, made.Load())
-	require.Same(t, pools[0], For(id, 9, newShared), "what the first user asked for holds")
+	require.Same(t, pools[0], For(id, Limits{InFlight: 9}, newShared), "what the first user asked for holds")
 	require.Equal(t, 3, pools[0].limit)
 }
 
@@ -434,23 +434,23 @@ func collected(id string) bool {
 func TestAPoolIsForgottenWhenItsUsersAreGone(t *testing.T) {
 	id := newID()
 	func() {
-		p := For(id, 1, newPlain)
+		p := For(id, Limits{InFlight: 1}, newPlain)
 		for range 3 {
 			runtime.GC()
-			require.Same(t, p, For(id, 2, newPlain), "as long as it is used")
+			require.Same(t, p, For(id, Limits{InFlight: 2}, newPlain), "as long as it is used")
 		}
 		runtime.KeepAlive(p)
 	}()
 	require.True(t, collected(id))
-	require.Equal(t, 2, For(id, 2, newPlain).limit, "its next user makes another")
+	require.Equal(t, 2, For(id, Limits{InFlight: 2}, newPlain).limit, "its next user makes another")
 }
 
 func TestAPoolThatIsMadeAnewIsNotForgottenWithTheOldOne(t *testing.T) {
 	id := newID()
-	p := For(id, 1, newPlain)
+	p := For(id, Limits{InFlight: 1}, newPlain)
 	forget(id) // the clean-up of an old pool that comes late
 	require.True(t, registered(id))
-	require.Same(t, p, For(id, 1, newPlain))
+	require.Same(t, p, For(id, Limits{InFlight: 1}, newPlain))
 }
 
 func TestAPoolIsKeptForTheCallerThatIsStillUp(t *testing.T) {
@@ -461,7 +461,7 @@ func TestAPoolIsKeptForTheCallerThatIsStillUp(t *testing.T) {
 			return NewShared(nil, nil, func(context.Context) error { teardowns.Add(1); return nil }, time.Minute)
 		}
 		func() {
-			p := For(id, 1, newShared)
+			p := For(id, Limits{InFlight: 1}, newShared)
 			require.NoError(t, p.Shared.Use(t.Context(), t.Context()))
 			p.Shared.Done()
 		}()
