@@ -44,6 +44,22 @@ type answered[Out any] struct {
 	tally
 }
 
+// A slot holds a batch, or a bundle's part of one.
+type slot[K, In, Out any] = ring.Slot[entry[K, In], answered[Out]]
+
+// A feed takes a bundle's elements in, and gives them back in batches that have
+// been answered. It is a ring of the bundle's own, or its part of one that many
+// bundles share.
+type feed[K, In, Out any] interface {
+	Append(e entry[K, In], size int) (appended, finished bool)
+	Flush()
+	Outstanding() int
+	Wait(ctx context.Context) error // may return before there is anything to take
+	Take() *slot[K, In, Out]
+	Release(*slot[K, In, Out])
+	Abandon()
+}
+
 // A bundle is the run-time state of a DoFn instance: it serves one bundle after
 // the other, for each form of input and output. It belongs to the goroutine
 // that Beam runs the bundle on, and alone emits and counts.
@@ -62,6 +78,7 @@ type bundle[K, In, Out any] struct {
 	results, failures *output
 	ctx               context.Context // Beam's, for emitting and counting
 	sender            *sender[K, In, Out]
+	feed              feed[K, In, Out]
 	begun             bool // an element has arrived
 	arrived           int64
 	answered          int64
@@ -114,14 +131,24 @@ func (b *bundle[K, In, Out]) start(ctx context.Context, results, failures *outpu
 
 // begin prepares for the bundle's first element; an empty bundle costs nothing.
 func (b *bundle[K, In, Out]) begin() error {
-	if b.sender == nil {
+	// A runner drops a bundle that has failed elsewhere without a word. The
+	// calls under way end by themselves; what is queued or would be retried
+	// ends here, with the collector's next round.
+	switch {
+	case b.sender != nil:
+	case b.config.Settings.AcrossBundles:
+		h := hubOf(b)
+		m := h.join()
+		b.sender, b.feed = h.sender, m
+		runtime.AddCleanup(b, func(m *member[K, In, Out]) { m.gone.Store(true) }, m)
+	default:
 		b.sender = newSender[K, In, Out](b.config, b.pool, b.methods())
-		// A runner drops a bundle that has failed elsewhere without a
-		// word. The calls under way end by themselves; what is queued or
-		// would be retried ends here, with the collector's next round.
+		b.feed = b.sender.ring
 		runtime.AddCleanup(b, func(s *sender[K, In, Out]) { s.orphaned.Store(true) }, b.sender)
 	}
-	b.sender.begin(b.ctx)
+	if !b.config.Settings.AcrossBundles {
+		b.sender.begin(b.ctx)
+	}
 	b.begun = true
 	// A caller that can't be set up is told of before the first batch is full.
 	if err := b.sender.use(b.ctx); err != nil {
@@ -165,7 +192,7 @@ func (b *bundle[K, In, Out]) process(key K, in In) error {
 		}
 	}
 	for {
-		appended, finished := b.sender.ring.Append(e, size)
+		appended, finished := b.feed.Append(e, size)
 		if !appended && !finished {
 			if err := b.wait(); err != nil {
 				return err
@@ -188,8 +215,8 @@ func (b *bundle[K, In, Out]) finish() error {
 	if !b.begun {
 		return nil
 	}
-	b.sender.ring.Flush()
-	for b.sender.ring.Outstanding() > 0 {
+	b.feed.Flush()
+	for b.feed.Outstanding() > 0 {
 		if err := b.wait(); err != nil {
 			return err
 		}
@@ -197,7 +224,9 @@ func (b *bundle[K, In, Out]) finish() error {
 			return err
 		}
 	}
-	b.sender.cancel()
+	if !b.config.Settings.AcrossBundles {
+		b.sender.cancel()
+	}
 	b.begun = false
 	elementsCounter.Inc(b.ctx, b.arrived)
 	resultsCounter.Inc(b.ctx, b.answered)
@@ -211,7 +240,7 @@ func (b *bundle[K, In, Out]) finish() error {
 }
 
 func (b *bundle[K, In, Out]) wait() error {
-	if err := b.sender.ring.Wait(b.ctx); err != nil {
+	if err := b.feed.Wait(b.ctx); err != nil {
 		b.abandon()
 		return b.wrap(fmt.Errorf("the bundle's context ended with batches under way: %w", err))
 	}
@@ -221,12 +250,11 @@ func (b *bundle[K, In, Out]) wait() error {
 // deliver emits all batches that have been answered.
 func (b *bundle[K, In, Out]) deliver() error {
 	return b.guarded(func() error {
-		ring := b.sender.ring
-		for slot := ring.Take(); slot != nil; slot = ring.Take() {
+		for slot := b.feed.Take(); slot != nil; slot = b.feed.Take() {
 			if err := b.emit(slot); err != nil {
 				return err
 			}
-			ring.Release(slot)
+			b.feed.Release(slot)
 		}
 		return nil
 	})
@@ -246,7 +274,7 @@ func (b *bundle[K, In, Out]) guarded(f func() error) (err error) {
 	return err
 }
 
-func (b *bundle[K, In, Out]) emit(slot *ring.Slot[entry[K, In], answered[Out]]) error {
+func (b *bundle[K, In, Out]) emit(slot *slot[K, In, Out]) error {
 	outcome := &slot.Result
 	if err := b.count(slot); err != nil {
 		return err
@@ -313,13 +341,16 @@ func (b *bundle[K, In, Out]) callError(f *attempt.Failure) error {
 }
 
 // count is the one place that counts a batch.
-func (b *bundle[K, In, Out]) count(slot *ring.Slot[entry[K, In], answered[Out]]) error {
+func (b *bundle[K, In, Out]) count(slot *slot[K, In, Out]) error {
 	o := &slot.Result
+	if o.size == 0 {
+		return nil
+	}
 	batchesCounter.Inc(b.ctx, 1)
 	flushCounters[slot.Reason].Inc(b.ctx, 1)
-	batchSizes.Update(b.ctx, int64(len(slot.Items)))
+	batchSizes.Update(b.ctx, int64(o.size))
 	if b.size != nil {
-		batchBytes.Update(b.ctx, int64(slot.Bytes))
+		batchBytes.Update(b.ctx, int64(o.bytes))
 	}
 	b.countThrottling()
 	waitTimes.Update(b.ctx, o.wait.Milliseconds())
@@ -353,8 +384,12 @@ func (b *bundle[K, In, Out]) countThrottling() {
 // the calls of this one may still be under way.
 func (b *bundle[K, In, Out]) abandon() {
 	b.begun = false
-	b.sender.abandon()
-	b.sender = nil
+	if b.config.Settings.AcrossBundles {
+		b.feed.Abandon()
+	} else {
+		b.sender.abandon()
+	}
+	b.sender, b.feed = nil, nil
 }
 
 // tearDown is called in a DoFn's Teardown.

@@ -72,6 +72,8 @@ func (s *script) Key(v int) string {
 	return s.key(v)
 }
 
+func (*script) Idempotent() bool { return true }
+
 func (s *script) Retryable(err error) bool { return s.retryable == nil || s.retryable(err) }
 
 func quoted(batch []int) []string {
@@ -305,24 +307,31 @@ func TestAnAbandonedBundleLeavesNoGoroutineBehind(t *testing.T) {
 }
 
 func TestTheCollectorStopsTheRetriesOfADroppedBundle(t *testing.T) {
-	var called atomic.Int64
-	func() {
-		// No harness here: it would hold the instance.
-		fn := batchasync.New(&script{call: func(context.Context, []int) ([]string, error) {
-			called.Add(1)
-			return nil, errors.New("down")
-		}}, batchasync.BatchSize(1), batchasync.RetryInterval(time.Millisecond), batchasync.MaxAttempts(1_000_000_000))
-		h := batchasynctest.NewHarness(discardCleanup{t}, fn)
-		require.NoError(t, h.Start())
-		require.NoError(t, h.Process(batchasynctest.Element{Value: 1}))
-	}()
-	require.Eventually(t, func() bool { return called.Load() > 3 }, 10*time.Second, time.Millisecond)
-	require.Eventually(t, func() bool {
-		runtime.GC()
-		before := called.Load()
-		time.Sleep(20 * time.Millisecond) // 20 retries, if it were alive
-		return called.Load() == before
-	}, 20*time.Second, time.Millisecond)
+	for name, opts := range map[string][]batchasync.Option{
+		"its own ring":  nil,
+		"a shared ring": {batchasync.AcrossBundles()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var called atomic.Int64
+			func() {
+				// No harness here: it would hold the instance.
+				fn := batchasync.New(&script{call: func(context.Context, []int) ([]string, error) {
+					called.Add(1)
+					return nil, errors.New("down")
+				}}, append(opts, batchasync.BatchSize(1), batchasync.RetryInterval(time.Millisecond), batchasync.MaxAttempts(1_000_000_000))...)
+				h := batchasynctest.NewHarness(discardCleanup{t}, fn)
+				require.NoError(t, h.Start())
+				require.NoError(t, h.Process(batchasynctest.Element{Value: 1}))
+			}()
+			require.Eventually(t, func() bool { return called.Load() > 3 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool {
+				runtime.GC()
+				before := called.Load()
+				time.Sleep(20 * time.Millisecond) // 20 retries, if it were alive
+				return called.Load() == before
+			}, 20*time.Second, time.Millisecond)
+		})
+	}
 }
 
 // discardCleanup is a test that keeps no hold of what is to be cleaned up.

@@ -40,6 +40,12 @@ type origin struct {
 type place struct {
 	windows []typex.Window
 	pane    typex.PaneInfo
+
+	// Where bundles share batches, it also tells whose the element is, and
+	// which of its elements in an ordered bundle. (Here, since it costs
+	// nothing where they don't.)
+	owner any
+	seq   uint64
 }
 
 func (p *place) is(windows []typex.Window, pane typex.PaneInfo) bool {
@@ -82,7 +88,7 @@ func (o *output) Init(ctx context.Context, pane typex.PaneInfo, windows []typex.
 	}
 	o.now.timestamp = timestamp
 	if !o.now.is(windows, pane) {
-		o.now.place = &place{windows, pane}
+		o.now.place = &place{windows: windows, pane: pane}
 	}
 	return nil
 }

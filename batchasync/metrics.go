@@ -69,6 +69,8 @@ func countSome(ctx context.Context, counter beam.Counter, n int64) {
 // A tally is what the goroutine of a batch notes for the bundle's metrics,
 // which only the bundle's goroutine may touch.
 type tally struct {
+	size  int // elements of the batch; 0: it is counted elsewhere
+	bytes int
 	wait  time.Duration
 	calls []time.Duration
 	users []*metrics.Store // what the caller counted in each attempt

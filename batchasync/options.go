@@ -32,6 +32,7 @@ type settings struct {
 	RetryInterval time.Duration
 	Bisect        bool
 	FailBundle    bool
+	AcrossBundles bool
 	Dedup         bool
 	Breaker       *pool.BreakerConfig
 	PerSecond     float64
@@ -195,6 +196,22 @@ func Hedge(after time.Duration) Option {
 	return func(s *settings) { s.Hedge = after; s.given["Hedge"] = true }
 }
 
+// AcrossBundles lets all bundles of the transform that are open in the worker
+// process fill the same batches: where a runner hands over bundles of one or a
+// few elements, as streaming runners do, batches would otherwise be as small.
+// Each bundle still emits its own results, and waits in FinishBundle for these
+// alone. Its last batch is not sent at its end, though, but when it is full or
+// after Linger, for other bundles may fill it (with Linger(0) at its end).
+//
+// One bundle's elements do not harm another's: a batch that fails for good as a
+// whole is halved, as by Bisect, until it is known which elements fail; those
+// that have been answered don't wait for others that are tried again; and the
+// elements of a bundle that has failed elsewhere are taken out before they are
+// sent. InfoFrom tells no bundle. Default: each bundle fills batches of its own.
+func AcrossBundles() Option {
+	return func(s *settings) { s.AcrossBundles = true }
+}
+
 // FailBundle makes the first element that fails for good fail its bundle, with
 // a *CallError, in place of being emitted as a Failure. It is for New; ParDo
 // does it by itself, and with a failures output it makes no sense.
@@ -287,7 +304,7 @@ func (s *settings) limits() ring.Limits {
 		Size:    s.BatchSize,
 		Bytes:   s.BatchBytes,
 		Linger:  s.Linger,
-		Ordered: s.Ordered,
+		Ordered: s.Ordered && !s.AcrossBundles, // a member puts its own in order
 	}
 }
 
@@ -299,8 +316,9 @@ func (s *settings) policy() attempt.Policy {
 		Initial:     s.BackoffFrom,
 		Max:         s.BackoffTo,
 		Fixed:       s.RetryInterval,
-		Bisect:      s.Bisect,
-		FailFast:    s.FailBundle,
+		Bisect:      s.Bisect || s.AcrossBundles,
+		FailFast:    s.FailBundle && !s.AcrossBundles,
+		Early:       s.AcrossBundles,
 		Hedge:       s.Hedge,
 	}
 }

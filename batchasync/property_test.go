@@ -100,6 +100,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.maybe(func() { w.dedup = true; w.option(batchasync.Dedup()) })
 	w.maybe(func() { w.option(batchasync.Bisect()) })
 	w.maybe(func() { w.fails = true; w.option(batchasync.FailBundle()) })
+	w.maybe(func() { w.option(batchasync.AcrossBundles()) })
+	w.maybe(func() { w.option(batchasync.Hedge(w.between(1, 19))) })
+	w.maybe(func() { w.option(batchasync.CircuitBreaker(1+w.rng.IntN(3), 3+w.rng.IntN(5), w.between(1, 100))) })
+	w.maybe(func() { w.option(batchasync.RateLimit(float64(20+w.rng.IntN(500)), 1+w.rng.IntN(5))) })
+	w.maybe(func() { w.option(batchasync.RetryBudget(w.rng.Float64()/2 + 0.01)) })
 	return w
 }
 
@@ -156,7 +161,7 @@ func (w *world) live() {
 	running.Wait()
 	// Nothing but calls that are deaf to their context may still run; the
 	// bubble does not end before they have.
-	require.NoError(w.t, pass(w.t.Context(), time.Hour))
+	require.NoError(w.t, pass(w.t.Context(), 24*time.Hour))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	require.Empty(w.t, w.inCall)

@@ -49,6 +49,8 @@ type sender[K, In, Out any] struct {
 	policy   attempt.Policy
 	throttle throttle
 
+	hub *hub[K, In, Out] // of the bundles that share the ring; nil: it is one bundle's
+
 	// orphaned is set by the collector when a runner has dropped the bundle.
 	// A flag and no more, for its goroutine is a stranger to the timers and
 	// channels of a testing/synctest bubble.
@@ -84,9 +86,9 @@ func (s *sender[K, In, Out]) abandon() {
 
 // dispatch has a batch sent as soon as the pool permits. It may run on the
 // timer's goroutine.
-func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out]]) {
-	b := &sending[K, In, Out]{sender: s, slot: slot, ready: time.Now()}
-	if slot.Reason != ring.Linger {
+func (s *sender[K, In, Out]) dispatch(slot *slot[K, In, Out]) {
+	b := &sending[K, In, Out]{sender: s, slot: slot, ready: time.Now(), ctx: s.ctx}
+	if slot.Reason != ring.Linger && s.hub == nil {
 		b.first = b.gather()
 	}
 	s.throttle.begin()
@@ -97,8 +99,9 @@ func (s *sender[K, In, Out]) dispatch(slot *ring.Slot[entry[K, In], answered[Out
 // complete. It is the attempt.Service of the batch.
 type sending[K, In, Out any] struct {
 	*sender[K, In, Out]
-	slot   *ring.Slot[entry[K, In], answered[Out]]
+	slot   *slot[K, In, Out]
 	ready  time.Time
+	ctx    context.Context
 	permit *pool.Permit
 
 	// first is what the first call gets. A full batch is read by dispatch,
@@ -110,6 +113,7 @@ type sending[K, In, Out any] struct {
 	where  deduplication
 
 	tally tally
+	given []bool // elements that have been given back early; nil: none
 }
 
 // gather copies the elements that are asked for.
@@ -132,6 +136,14 @@ func (b *sending[K, In, Out]) Run(permit *pool.Permit) {
 		permit.Return()
 		return
 	}
+	if b.hub != nil {
+		b.hub.begin(b)
+		if len(b.slot.Items) == 0 { // all of them have been abandoned
+			b.complete(attempt.Outcome[Out]{})
+			return
+		}
+	}
+	b.tally.size, b.tally.bytes = len(b.slot.Items), b.slot.Bytes
 	b.tally.wait = time.Since(b.ready)
 	if b.first == nil {
 		b.first = b.gather()
@@ -188,7 +200,7 @@ func (b *sending[K, In, Out]) Admit(ctx context.Context) error {
 
 // wanted returns an error when nobody waits for the batch any more.
 func (b *sending[K, In, Out]) wanted() error {
-	if b.orphaned.Load() {
+	if b.orphaned.Load() || b.hub != nil && !living(b.slot) {
 		return context.Canceled
 	}
 	return nil
@@ -264,7 +276,18 @@ func (b *sending[K, In, Out]) Pause(ctx context.Context, d time.Duration) error 
 }
 
 // Progress implements attempt.Service.
-func (b *sending[K, In, Out]) Progress(*attempt.Outcome[Out], []bool) {}
+func (b *sending[K, In, Out]) Progress(outcome *attempt.Outcome[Out], open []bool) {
+	some := *outcome
+	if b.config.Settings.Dedup {
+		some = spread(b.where, some)
+		all := make([]bool, len(b.where.asked))
+		for i, n := range b.where.asked {
+			all[i] = n >= 0 && open[n]
+		}
+		open = all
+	}
+	b.hub.give(b, &some, open)
+}
 
 // Done implements attempt.Service.
 func (b *sending[K, In, Out]) Done(outcome *attempt.Outcome[Out]) {
@@ -277,6 +300,10 @@ func (b *sending[K, In, Out]) Done(outcome *attempt.Outcome[Out]) {
 
 func (b *sending[K, In, Out]) complete(outcome attempt.Outcome[Out]) {
 	b.permit.Return()
+	if b.hub != nil {
+		b.hub.end(b, &outcome)
+		return
+	}
 	b.slot.Result = answered[Out]{outcome, b.tally}
 	b.ring.Complete(b.slot)
 }

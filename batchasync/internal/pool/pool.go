@@ -27,6 +27,11 @@ type Pool struct {
 	budget  *budget       // nil: none
 	late    atomic.Int64  // answers that nobody waited for
 
+	common struct {
+		sync.Once
+		value any
+	}
+
 	mu       sync.Mutex
 	limit    int
 	inFlight int
@@ -134,6 +139,13 @@ func (p *Pool) Try() *Permit {
 		return nil
 	}
 	return permit
+}
+
+// Common returns a value that the transform's bundles have in common, made by
+// the first that asks.
+func (p *Pool) Common(first func() any) any {
+	p.common.Do(func() { p.common.value = first() })
+	return p.common.value
 }
 
 // Gated reports whether Admit may have to wait.

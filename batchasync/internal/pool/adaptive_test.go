@@ -1,0 +1,249 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package pool
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const ms = time.Millisecond
+
+func half() float64 { return 0.5 }
+
+// steady is a service whose calls take 20 ms each, whatever is in flight.
+func steady(*world, int, int) (time.Duration, outcome) { return 20 * ms, answered }
+
+func TestAdaptiveStartsFast(t *testing.T) {
+	w := newWorld(1, steady)
+	a := w.adaptive(0)
+	w.add(a)
+	require.Equal(t, 1., a.limit())
+	w.run(21 * ms)
+	require.Equal(t, 2., a.limit())
+	w.run(140 * ms)
+	require.Equal(t, 64., a.limit(), "after eight rounds")
+	w.run(10 * time.Second)
+	require.Equal(t, 64., a.limit())
+	require.Equal(t, 64, w.most)
+}
+
+func TestAdaptiveStopsItsStartWhenRefused(t *testing.T) {
+	w := newWorld(1, func(_ *world, n, _ int) (time.Duration, outcome) {
+		if n > 10 {
+			return ms, overloaded
+		}
+		return 20 * ms, answered
+	})
+	a := w.adaptive(0)
+	w.add(a)
+	w.run(90 * ms)
+	require.InDelta(t, 8, a.limit(), 3)
+	w.run(10 * time.Second)
+	require.InDelta(t, 10, a.limit(), 2)
+	require.Less(t, float64(w.refused)/float64(w.calls), 0.05)
+}
+
+func TestAdaptiveStaysWithinItsBounds(t *testing.T) {
+	w := newWorld(1, func(*world, int, int) (time.Duration, outcome) { return ms, overloaded })
+	a := newAdaptive(3, 10, 0, half)
+	require.Equal(t, 3., a.limit())
+	w.add(a)
+	w.run(time.Second)
+	require.Equal(t, 3., a.limit())
+	w.service = steady
+	w.run(5 * time.Second)
+	require.Equal(t, 10., a.limit())
+}
+
+func TestAdaptiveIgnoresCallsThatFailForReasonsOfTheirOwn(t *testing.T) {
+	w := newWorld(1, steady)
+	a := w.adaptive(0)
+	w.add(a)
+	w.run(30 * ms)
+	limit := a.limit()
+	w.service = func(*world, int, int) (time.Duration, outcome) { return ms, ignored }
+	w.run(20 * ms)
+	before := a.limit()
+	require.Greater(t, before, limit-1)
+	w.run(time.Second)
+	require.Equal(t, before, a.limit())
+}
+
+// A limit that nobody comes near is neither confirmed nor refuted.
+func TestAdaptiveStaysWhenItIsNotUsed(t *testing.T) {
+	s := knee{16, 2, 20 * ms, 0.3}
+	w := newWorld(1, s.serve)
+	a := w.adaptive(0)
+	c := w.add(a)
+	w.run(5 * time.Second)
+	limit := a.limit()
+	require.InDelta(t, 16, limit, 4)
+
+	c.backlog = 0
+	var arrive func()
+	arrive = func() {
+		c.backlog++
+		w.pump(c)
+		w.at(w.now.Add(time.Duration(10e6*w.random.ExpFloat64())), arrive)
+	}
+	arrive()
+	w.run(100 * ms) // the last of the calls that it was full with
+	limit = a.limit()
+	w.run(time.Minute)
+	require.Equal(t, limit, a.limit())
+}
+
+func TestAdaptivePacesBelowOneCall(t *testing.T) {
+	w := newWorld(1, steady)
+	a := newAdaptive(1, 64, 0, w.random.Float64)
+	a.starting = false
+	a.typical = 0.02
+	c := &client{limit: frozen{a, 0.25}, backlog: -1}
+	w.pump(c)
+	w.run(20 * time.Second)
+	require.InDelta(t, 20*0.25/0.02, c.answered, 20, "a quarter of a call in flight")
+	require.Equal(t, 1, w.most)
+
+	w.most, c.answered = 0, 0
+	c.limit = frozen{a, 1.5}
+	w.run(20 * time.Second)
+	require.InDelta(t, 20*1.5/0.02, c.answered, 150)
+	require.Equal(t, 2, w.most)
+}
+
+// frozen never changes its limit.
+type frozen struct {
+	*adaptive
+	limit float64
+}
+
+func (f frozen) ready(now time.Time) time.Duration {
+	f.value = f.limit
+	return f.adaptive.ready(now)
+}
+
+// A call that is slower for its size tells of no congestion.
+func TestAdaptiveKnowsTheSizeOfBatches(t *testing.T) {
+	for _, fixed := range []float64{1, 5, 20} {
+		run := func(limit limiter) float64 {
+			w := newWorld(1, func(w *world, n, size int) (time.Duration, outcome) {
+				return time.Duration((fixed + 0.4*float64(size)) * congestion(n, 16, 2) * small(w.random) * 1e6), answered
+			})
+			c := w.add(limit)
+			c.size = func() int { return 1 + w.random.IntN(100) }
+			w.run(20 * time.Second)
+			return w.rate(17 * time.Second)
+		}
+		best := run(&static{limit: 16})
+		require.Greater(t, run(newAdaptive(1, 64, 0, rand.New(rand.NewPCG(1, 1)).Float64)), 0.93*best, "fixed cost %g ms", fixed)
+	}
+}
+
+// And when all batches become larger at once, that is none either.
+func TestAdaptiveFollowsTheUsualSize(t *testing.T) {
+	w := newWorld(1, func(w *world, n, size int) (time.Duration, outcome) {
+		return time.Duration((5 + 0.4*float64(size)) * congestion(n, 16, 2) * small(w.random) * 1e6), answered
+	})
+	a := w.adaptive(0)
+	least, span := 1, 10
+	c := w.add(a)
+	c.size = func() int { return least + w.random.IntN(span) }
+	w.run(5 * time.Second)
+	require.InDelta(t, 16, a.limit(), 4)
+	least, span = 60, 40
+	w.run(5 * time.Second)
+	require.InDelta(t, 16, a.limit(), 4)
+}
+
+func TestAdaptiveForgetsWhatTheServiceTook(t *testing.T) {
+	for _, factor := range []float64{2, 3, 0.5} {
+		s := knee{16, 2, 20 * ms, 0.3}
+		w := newWorld(1, s.serve)
+		w.add(w.adaptive(0))
+		w.run(5 * time.Second)
+		s.call = time.Duration(float64(s.call) * factor)
+		w.run(10 * time.Second)
+		require.Greater(t, w.rate(5*time.Second)/s.best(), 0.9, "calls take %g times as long", factor)
+	}
+}
+
+func TestAdaptiveInAnOutage(t *testing.T) {
+	for _, fails := range []time.Duration{ms, time.Second} {
+		s := knee{16, 2, 20 * ms, 0.3}
+		w := newWorld(1, s.serve)
+		a := w.adaptive(0)
+		w.add(a)
+		w.run(5 * time.Second)
+
+		w.service = func(*world, int, int) (time.Duration, outcome) { return fails, overloaded }
+		w.most = 0
+		w.run(20 * time.Second)
+		require.Less(t, a.limit(), 0.1)
+		calls := w.calls
+		w.run(10 * time.Second)
+		require.Less(t, w.calls-calls, 30, "hardly any call while it is down")
+		require.Greater(t, w.calls-calls, 2, "enough of them to see that it is back")
+
+		w.service = s.serve
+		w.run(4 * time.Second)
+		require.Less(t, w.most, 24, "never above what it was")
+		w.run(2 * time.Second)
+		require.Greater(t, w.rate(2*time.Second)/s.best(), 0.85)
+	}
+}
+
+// Goroutines, a mutex and a clock, as in Pool; the service is the issue's.
+func TestAdaptiveWithGoroutines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		freed := sync.NewCond(&mu)
+		a := newAdaptive(1, 64, 0, rand.New(rand.NewPCG(1, 2)).Float64)
+		service := rand.New(rand.NewPCG(3, 4))
+		inFlight, answers, counting := 0, 0, false
+		end := time.Now().Add(8 * time.Second)
+		var senders sync.WaitGroup
+		for range 256 {
+			senders.Go(func() {
+				mu.Lock()
+				defer mu.Unlock()
+				for time.Now().Before(end) {
+					if wait := a.ready(time.Now()); wait < 0 {
+						freed.Wait()
+						continue
+					} else if wait > 0 {
+						mu.Unlock()
+						time.Sleep(wait) // of the bubble's clock
+						mu.Lock()
+						continue
+					}
+					f := a.started(time.Now())
+					inFlight++
+					took := time.Duration(20e6 * congestion(inFlight, 16, 2) * small(service))
+					mu.Unlock()
+					time.Sleep(took)
+					mu.Lock()
+					inFlight--
+					if counting {
+						answers++
+					}
+					a.ended(time.Now(), f, 1, answered)
+					freed.Broadcast()
+				}
+			})
+		}
+		time.Sleep(3 * time.Second)
+		mu.Lock()
+		counting = true
+		mu.Unlock()
+		senders.Wait()
+		s := knee{16, 2, 20 * ms, 0.3}
+		require.Greater(t, float64(answers)/5/s.best(), 0.9)
+	})
+}
