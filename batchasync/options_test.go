@@ -5,6 +5,7 @@ package batchasync_test
 
 import (
 	"context"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,16 @@ func TestABadOptionPanicsWithItsNameItsValueAndWhatIsAllowed(t *testing.T) {
 		"Backoff(0s, 1s): the initial wait must be more than 0":             {batchasync.Backoff(0, time.Second)},
 		"Backoff(2s, 1s): the initial wait must be more than 0 and at most": {batchasync.Backoff(2*time.Second, time.Second)},
 		"RetryInterval(0s): must be more than 0":                            {batchasync.RetryInterval(0)},
+		"CircuitBreaker(0, 5, 1s): failures must be at least 1":             {batchasync.CircuitBreaker(0, 5, time.Second)},
+		"CircuitBreaker(6, 5, 1s): failures must be at least 1 and at most": {batchasync.CircuitBreaker(6, 5, time.Second)},
+		"CircuitBreaker(5, 5, 0s): ":                                        {batchasync.CircuitBreaker(5, 5, 0)},
+		"RateLimit(0, 1): the rate must be more than 0":                     {batchasync.RateLimit(0, 1)},
+		"RateLimit(NaN, 1): the rate must be more than 0":                   {batchasync.RateLimit(math.NaN(), 1)},
+		"RateLimit(5, 0): the rate must be more than 0 and the burst at":    {batchasync.RateLimit(5, 0)},
+		"RetryBudget(0): must be more than 0 and at most 1":                 {batchasync.RetryBudget(0)},
+		"RetryBudget(1.5): must be more than 0 and at most 1":               {batchasync.RetryBudget(1.5)},
+		"Hedge(0s): must be more than 0 and less than Timeout(30s)":         {batchasync.Hedge(0)},
+		"Hedge(30s): must be more than 0 and less than Timeout(30s)":        {batchasync.Hedge(30 * time.Second)},
 		"RetryInterval(1s) and Backoff(1s, 2s) exclude each other":          {batchasync.RetryInterval(time.Second), batchasync.Backoff(time.Second, 2*time.Second)},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -74,6 +85,9 @@ func TestAMistakeInThePipelinePanicsAtConstructionWithItsRemedy(t *testing.T) {
 		},
 		"batchasync.Func: github.com/batchasync/beam-batchasync/batchasync_test.unregistered is not registered; add to an init function: batchasync.RegisterFunc(unregistered)": func() {
 			batchasync.Func(unregistered)
+		},
+		"Hedge(1s): the caller does not say that a call may be made twice: give it a method Idempotent() bool": func() {
+			batchasync.New(sizeless{}, batchasync.Hedge(time.Second))
 		},
 		"the caller is nil": func() { batchasync.ParDo(s, (*script)(nil), ints) },
 		"*batchasync_test.odd has a method Setup with another signature, which would be ignored: make it Setup(context.Context) error": func() {

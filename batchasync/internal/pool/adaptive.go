@@ -89,6 +89,7 @@ const (
 	refusedShare = 1.5     // the refusals that a pool bears, in shares
 	calmAfter    = 100     // rounds without a refusal: there is no other pool
 	shareOfCall  = 1. / 64 // the least limit
+	mostOwed     = 10      // calls
 
 	// When it starts.
 	startRise  = 0.4    // of ln latency that ends slow start
@@ -157,8 +158,7 @@ func (a *adaptive) started(now time.Time) flight {
 	a.inFlight++
 	allowed := a.allowed()
 	if a.paced() {
-		// Pools that start together must not stay together.
-		a.debt += a.healthy() * 2 * a.random()
+		a.owe(1)
 	}
 	c := flight{
 		at:    now,
@@ -184,7 +184,7 @@ func (a *adaptive) started(now time.Time) flight {
 func (a *adaptive) ended(now time.Time, c flight, size int, o outcome) {
 	a.advance(now)
 	a.inFlight--
-	took := now.Sub(c.at).Seconds()
+	took := math.Max(now.Sub(c.at).Seconds(), 1e-6) // it has a logarithm
 	switch o {
 	case overloaded:
 		a.overload(took)
@@ -226,8 +226,7 @@ func (a *adaptive) answer(c flight, took float64, size int) {
 		// As for a limit of whole calls, slower calls are fewer calls; and
 		// more so when there are many pools, for they notice late.
 		weight := math.Min(3, 1+0.1/a.value)
-		excess := math.Max(-1, took/a.healthy()-1)
-		a.debt += weight * a.healthy() * excess * 2 * a.random()
+		a.owe(weight * (took/a.healthy() - 1))
 	}
 	if !c.full {
 		return
@@ -301,9 +300,6 @@ func (a *adaptive) follow(y float64, c flight) {
 		a.begin(true)
 		return
 	}
-	if a.base-a.level > math.Max(3*tolerated, a.deviation*tolerated/growth) {
-		a.base = a.level // a probe is no slower than the limit
-	}
 	var err float64
 	g := sharedGain
 	// The view is chosen by the level, not by y: the lesser of two errors that
@@ -376,6 +372,13 @@ func (a *adaptive) paced() bool { return a.allowed() < 2 && !a.starting }
 func (a *adaptive) advance(now time.Time) {
 	a.debt = math.Max(0, a.debt-a.allowed()*now.Sub(a.at).Seconds())
 	a.at = now
+}
+
+// owe adds so many calls to the debt; but about so many, for pools that start
+// together must not stay together.
+func (a *adaptive) owe(calls float64) {
+	call := a.healthy()
+	a.debt = math.Min(a.debt+calls*call*2*a.random(), mostOwed*call)
 }
 
 // healthy is what a call takes, in seconds, but no more than the target.

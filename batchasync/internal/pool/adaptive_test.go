@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 )
 
 const ms = time.Millisecond
@@ -197,6 +198,38 @@ func TestAdaptiveInAnOutage(t *testing.T) {
 		w.run(2 * time.Second)
 		require.Greater(t, w.rate(2*time.Second)/s.best(), 0.85)
 	}
+}
+
+// Whatever the service does, some call may start some time, and the limit is a
+// number within its bounds.
+func TestAdaptiveNeverStops(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		low := rapid.IntRange(1, 4).Draw(t, "min")
+		high := rapid.IntRange(low, 20).Draw(t, "max")
+		target := time.Duration(rapid.SampledFrom([]int64{0, 1, 1e6, 1e9}).Draw(t, "target"))
+		a := newAdaptive(low, high, target, rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)).Float64)
+		now := epoch
+		var flights []flight
+		for range rapid.IntRange(0, 300).Draw(t, "steps") {
+			wait := a.ready(now)
+			switch {
+			case wait == 0 && rapid.Bool().Draw(t, "start"):
+				flights = append(flights, a.started(now))
+			case len(flights) == 0:
+				require.GreaterOrEqual(t, wait, time.Duration(0), "nothing is in flight")
+				require.Less(t, wait, 1000*time.Hour)
+				now = now.Add(wait)
+			default:
+				now = now.Add(time.Duration(rapid.Int64Range(0, 1e10).Draw(t, "later")))
+				i := rapid.IntRange(0, len(flights)-1).Draw(t, "which")
+				a.ended(now, flights[i], rapid.IntRange(1, 100).Draw(t, "size"), outcome(rapid.IntRange(0, 2).Draw(t, "outcome")))
+				flights = append(flights[:i], flights[i+1:]...)
+			}
+			require.GreaterOrEqual(t, a.limit(), a.min)
+			require.LessOrEqual(t, a.limit(), float64(high))
+			require.LessOrEqual(t, len(flights), high)
+		}
+	})
 }
 
 // Goroutines, a mutex and a clock, as in Pool; the service is the issue's.
