@@ -363,6 +363,9 @@ func (b *bundle[K, In, Out]) count(slot *slot[K, In, Out]) error {
 	countSome(b.ctx, bisectionsCounter, int64(o.Bisections))
 	countSome(b.ctx, hedgesCounter, int64(o.Hedges))
 	countSome(b.ctx, lateCounter, b.pool.TakeLate())
+	if limit, ok := b.pool.Limit(); ok {
+		limitGauge.Set(b.ctx, int64(100*limit))
+	}
 	if state, ok := b.pool.Breaker(); ok {
 		breakerGauge.Set(b.ctx, state)
 	}

@@ -47,6 +47,21 @@ type retryAfterError struct {
 
 func (e *retryAfterError) Unwrap() error { return e.error }
 
+// TooLarge marks an error of Call that the service has refused the batch with
+// for its size, such as HTTP's 413: it is not sent again as it is, but in halves,
+// with or without Bisect, and AdaptiveBatchSize learns of it. A single element
+// that is too large fails for good. TooLarge(nil) is nil.
+func TooLarge(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &tooLargeError{err}
+}
+
+type tooLargeError struct{ error }
+
+func (e *tooLargeError) Unwrap() error { return e.error }
+
 // A BatchError reports a call that failed for some of its elements. Call
 // returns it with the results, of which those of the failed elements are
 // ignored; if all failed, the results may be nil. The others' results are kept,
@@ -165,6 +180,8 @@ func classify(err error, n int, retryable func(error) bool) attempt.Verdict {
 		switch e := e.(type) {
 		case *permanentError:
 			v.Permanent, marked = true, true
+		case *tooLargeError:
+			v.TooLarge, v.Permanent, marked = true, true, true
 		case *retryAfterError:
 			v.RetryAfter, marked = max(v.RetryAfter, e.after), true
 		case *BatchError:

@@ -25,7 +25,8 @@ import (
 //   - distributions batch_size (elements), batch_bytes (only with BatchBytes),
 //     call_ms (an attempt, in milliseconds) and wait_ms (from ready to the
 //     start of the first attempt, in milliseconds);
-//   - the gauge breaker_state, with CircuitBreaker: 0 closed, 1 open, 2
+//   - the gauges in_flight_limit, with AdaptiveInFlight, in hundredths of a
+//     call, and breaker_state, with CircuitBreaker: 0 closed, 1 open, 2
 //     half-open.
 //
 // The time in which the service or the limits held a bundle's batches back is
@@ -44,6 +45,7 @@ var (
 	bisectionsCounter = beam.NewCounter(MetricsNamespace, "bisections")
 	hedgesCounter     = beam.NewCounter(MetricsNamespace, "hedges")
 	lateCounter       = beam.NewCounter(MetricsNamespace, "late_answers")
+	limitGauge        = beam.NewGauge(MetricsNamespace, "in_flight_limit")
 	breakerGauge      = beam.NewGauge(MetricsNamespace, "breaker_state")
 	flushCounters     = [...]beam.Counter{
 		ring.Size:   beam.NewCounter(MetricsNamespace, "flush_size"),

@@ -23,6 +23,9 @@ type settings struct {
 	BatchBytes    int
 	Linger        time.Duration
 	MaxInFlight   int
+	Adaptive      *pool.Adaptive
+	TargetLatency time.Duration
+	Sizes         *pool.Sizes
 	Ordered       bool
 	Timeout       time.Duration
 	MaxElapsed    time.Duration
@@ -59,12 +62,23 @@ func newSettings(opts []Option) *settings {
 	for _, opt := range opts {
 		opt(s)
 	}
+	if s.Adaptive != nil {
+		s.Adaptive.Target = s.TargetLatency
+		s.MaxInFlight = s.Adaptive.Max
+	}
+	if s.Sizes != nil {
+		if s.given["BatchSize"] {
+			s.Sizes.Max = min(s.Sizes.Max, s.BatchSize)
+			s.Sizes.Min = min(s.Sizes.Min, s.BatchSize)
+		}
+		s.BatchSize = s.Sizes.Max
+	}
 	return s
 }
 
 // BatchSize is the most elements in a call, at least 1. Default: 100.
 func BatchSize(n int) Option {
-	return func(s *settings) { s.BatchSize = n }
+	return func(s *settings) { s.BatchSize = n; s.given["BatchSize"] = true }
 }
 
 // BatchBytes is the most bytes in a call, at least 1: the sum of the caller's
@@ -93,7 +107,38 @@ func Linger(d time.Duration) Option {
 //
 // A bundle keeps at most MaxInFlight + 2 batches in memory.
 func MaxInFlight(n int) Option {
-	return func(s *settings) { s.MaxInFlight = n }
+	return func(s *settings) { s.MaxInFlight = n; s.given["MaxInFlight"] = true }
+}
+
+// AdaptiveInFlight finds the number of calls at once that the service bears
+// best, between min and max, and follows it when it moves, in place of
+// MaxInFlight. 1 ≤ min ≤ max. It looks at what its own calls do to their latency
+// (for batches of the same size), and at the service's own signals: a RetryAfter,
+// a timeout, an error that another attempt may help. With a min of 1 it can go
+// below one call, when many workers share a service that bears no more: then
+// calls start at intervals.
+//
+// Many workers that start at once never see the service without load: give
+// TargetLatency, if the service does not refuse what is too much.
+func AdaptiveInFlight(min, max int) Option {
+	return func(s *settings) { s.Adaptive = &pool.Adaptive{Min: min, Max: max}; s.given["AdaptiveInFlight"] = true }
+}
+
+// TargetLatency is what a call may take on a healthy service, more than 0: it
+// steers the adaptive limit, which keeps calls near it. A good value is 1.5 times
+// what a call takes on the unloaded service. Default: none.
+func TargetLatency(d time.Duration) Option {
+	return func(s *settings) { s.TargetLatency = d; s.given["TargetLatency"] = true }
+}
+
+// AdaptiveBatchSize finds the number of elements a call, between min and max,
+// for which a call takes about target and at most a twentieth of it is its fixed
+// cost, as BatchElements of Beam's Python SDK does; by the median, so that a few
+// slow calls mislead nothing. 1 ≤ min ≤ max, target > 0. It is never above
+// BatchSize or BatchBytes if they are given, nor above what the service has
+// refused with TooLarge. Default: BatchSize.
+func AdaptiveBatchSize(min, max int, target time.Duration) Option {
+	return func(s *settings) { s.Sizes = &pool.Sizes{Min: min, Max: max, Target: target} }
 }
 
 // Ordered lets the results of a bundle leave in the order in which its elements
@@ -271,6 +316,21 @@ func (s *settings) validate(caller abilities) error {
 			checks = append(checks, fmt.Errorf("RetryInterval(%v) and Backoff(%v, %v) exclude each other: leave one out", s.RetryInterval, s.BackoffFrom, s.BackoffTo))
 		}
 	}
+	if a := s.Adaptive; a != nil && (a.Min < 1 || a.Min > a.Max) {
+		checks = append(checks, fmt.Errorf("AdaptiveInFlight(%d, %d): the first must be at least 1 and at most the second", a.Min, a.Max))
+	}
+	if s.given["AdaptiveInFlight"] && s.given["MaxInFlight"] {
+		checks = append(checks, fmt.Errorf("AdaptiveInFlight and MaxInFlight exclude each other: leave one out"))
+	}
+	if s.given["TargetLatency"] {
+		checks = append(checks, positive("TargetLatency", s.TargetLatency, "leave it out for none"))
+		if s.Adaptive == nil {
+			checks = append(checks, fmt.Errorf("TargetLatency(%v): it steers the adaptive limit, but MaxInFlight is set: use AdaptiveInFlight, or leave it out", s.TargetLatency))
+		}
+	}
+	if z := s.Sizes; z != nil && (z.Min < 1 || z.Min > z.Max || z.Target <= 0) {
+		checks = append(checks, fmt.Errorf("AdaptiveBatchSize(%d, %d, %v): the first must be at least 1 and at most the second, and the target more than 0", z.Min, z.Max, z.Target))
+	}
 	if b := s.Breaker; b != nil && (b.Failures < 1 || b.Failures > b.Of || b.Delay <= 0) {
 		checks = append(checks, fmt.Errorf("CircuitBreaker(%d, %d, %v): failures must be at least 1 and at most calls, and delay more than 0; leave it out for none", b.Failures, b.Of, b.Delay))
 	}
@@ -326,6 +386,8 @@ func (s *settings) policy() attempt.Policy {
 func (s *settings) poolLimits() pool.Limits {
 	return pool.Limits{
 		InFlight:    s.MaxInFlight,
+		Adaptive:    s.Adaptive,
+		Sizes:       s.Sizes,
 		Breaker:     s.Breaker,
 		PerSecond:   s.PerSecond,
 		Burst:       s.Burst,

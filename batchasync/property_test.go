@@ -88,10 +88,16 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.inFlight = 1 + w.rng.IntN(4)
 	w.options = []batchasync.Option{
 		batchasync.BatchSize(w.size),
-		batchasync.MaxInFlight(w.inFlight),
 		batchasync.MaxAttempts(1 + w.rng.IntN(4)),
 		batchasync.Timeout(w.between(20, 200)),
 	}
+	if w.rng.IntN(2) == 0 {
+		w.option(batchasync.MaxInFlight(w.inFlight))
+	} else {
+		w.option(batchasync.AdaptiveInFlight(1+w.rng.IntN(w.inFlight), w.inFlight))
+		w.maybe(func() { w.option(batchasync.TargetLatency(w.between(1, 100))) })
+	}
+	w.maybe(func() { w.option(batchasync.AdaptiveBatchSize(1, w.size+w.rng.IntN(5), w.between(1, 100))) })
 	w.maybe(func() { w.bytes = 1 + w.rng.IntN(60); w.option(batchasync.BatchBytes(w.bytes)) })
 	w.maybe(func() { w.option(batchasync.Linger(w.between(0, 30))) })
 	w.maybe(func() { w.option(batchasync.MaxElapsed(w.between(100, 900))) })
@@ -279,6 +285,8 @@ func (w *world) call(ctx context.Context, batch []int) ([]string, error) {
 		return results[1:], nil
 	case 4:
 		return append(results, "one more"), nil
+	case 13:
+		return nil, batchasync.TooLarge(errors.New("too many rows"))
 	case 5:
 		return nil, nil
 	case 6:

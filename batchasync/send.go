@@ -69,7 +69,11 @@ func newSender[K, In, Out any](config *config, p *pool.Pool, m *methods[In, Out]
 		methods: m,
 		policy:  config.Settings.policy(),
 	}
-	s.ring = ring.New(config.Settings.limits(), s.dispatch)
+	limits := config.Settings.limits()
+	if config.Settings.Sizes != nil {
+		limits.NextSize = p.NextSize
+	}
+	s.ring = ring.New(limits, s.dispatch)
 	return s
 }
 
@@ -188,12 +192,13 @@ func (b *sending[K, In, Out]) Elements(group []int) []In {
 
 // Admit implements attempt.Service.
 func (b *sending[K, In, Out]) Admit(ctx context.Context) error {
-	if b.pool.Gated() {
-		b.throttle.begin()
-		defer b.throttle.end()
-		if err := b.pool.Admit(ctx); err != nil {
-			return err
-		}
+	b.throttle.begin()
+	defer b.throttle.end()
+	if err := b.permit.Resume(ctx); err != nil {
+		return err
+	}
+	if err := b.pool.Admit(ctx); err != nil {
+		return err
 	}
 	return b.wanted()
 }
@@ -208,8 +213,11 @@ func (b *sending[K, In, Out]) wanted() error {
 
 // Begin implements attempt.Service.
 func (b *sending[K, In, Out]) Begin(ctx context.Context, info attempt.Info) context.Context {
-	if info.Attempt == 1 && callOf(ctx) == nil {
-		b.pool.First()
+	if callOf(ctx) == nil { // it is no hedge
+		b.permit.Begin()
+		if info.Attempt == 1 {
+			b.pool.First()
+		}
 	}
 	// Ended by Call, however long that runs. Here, where the batch still
 	// holds the caller: Call may begin late.
@@ -240,18 +248,37 @@ func (b *sending[K, In, Out]) Late() { b.pool.Late() }
 // End implements attempt.Service.
 func (b *sending[K, In, Out]) End(end attempt.End) {
 	b.tally.calls = append(b.tally.calls, end.Took)
+	b.permit.End(end.Size, b.judge(end))
+	if !end.Answered {
+		return // it may still be counting
+	}
+	if store := callOf(end.Context).counted(); store != nil {
+		b.tally.users = append(b.tally.users, store)
+	}
+}
+
+// judge tells the limits how a call ended, and says what that means for the
+// number of calls in flight. Who says that an element is bad, or a row locked, is
+// well; who does not answer, or asks for another attempt, has too much to do.
+func (b *sending[K, In, Out]) judge(end attempt.End) pool.Outcome {
 	switch {
 	case end.Cut:
 		b.pool.Cut()
-	default:
-		b.pool.Report(end.Err == nil || end.Verdict.Permanent || end.Verdict.Elements != nil)
+		return pool.Ignored
+	case end.Err == nil:
+		b.pool.Report(true)
+		if end.Attempt == 1 {
+			b.pool.Took(end.Size, end.Took)
+		}
+		return pool.Answered
+	case end.Verdict.TooLarge:
+		b.pool.TooLarge(end.Size)
+	case end.Verdict.RetryAfter > 0, end.Verdict.Elements == nil && !end.Verdict.Permanent:
+		b.pool.Report(false)
+		return pool.Overloaded
 	}
-	if end.Answered == nil {
-		return // it may still be counting
-	}
-	if store := callOf(end.Answered).counted(); store != nil {
-		b.tally.users = append(b.tally.users, store)
-	}
+	b.pool.Report(true)
+	return pool.Ignored
 }
 
 // Classify implements attempt.Service: it asks the caller, guarded.

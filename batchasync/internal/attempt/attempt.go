@@ -60,6 +60,7 @@ type Info struct {
 type Verdict struct {
 	Permanent  bool          // another attempt has no chance
 	RetryAfter time.Duration // what the service asks to wait, if it does
+	TooLarge   bool          // fewer elements a call have a chance
 	Elements   map[int]error // the elements that failed, by position, if the others have their results
 	Err        error         // says more than the error that was judged, if it is set
 }
@@ -100,11 +101,12 @@ type Service[In, Out any] interface {
 
 // An End is how an attempt went.
 type End struct {
-	// Answered is the context of the call that answered, nil if none has
-	// returned yet.
-	Answered context.Context
+	// Context is that of the call that answered, if one has.
+	Context  context.Context
+	Answered bool
 	Took     time.Duration
 	Size     int     // elements
+	Attempt  int     // from 1
 	Err      error   // nil: all of them have their results
 	Verdict  Verdict // on Err
 	Cut      bool    // the batch's own context has ended: Err is that
@@ -209,7 +211,7 @@ func (l *life[In, Out]) run(more bool) {
 		if !c.returned(err) {
 			return // the batch goes on on another goroutine
 		}
-		more = c.end(c.ctx, results, err)
+		more = c.end(c.ctx, true, results, err)
 	}
 	slices.SortFunc(l.outcome.Failures, func(a, b Failure) int { return a.Index - b.Index })
 	l.service.Done(&l.outcome)
@@ -308,7 +310,7 @@ func (c *call[In, Out]) claim() bool {
 // overrun goes on with the batch when the attempt's time is over.
 func (c *call[In, Out]) overrun() {
 	if c.claim() {
-		c.life.run(c.end(nil, nil, c.ctx.Err()))
+		c.life.run(c.end(c.ctx, false, nil, c.ctx.Err()))
 	}
 }
 
@@ -344,7 +346,7 @@ func (c *call[In, Out]) hedge(elements []In) {
 		return c.ask(ctx, elements)
 	}()
 	if c.returned(err) {
-		c.life.run(c.end(ctx, results, err))
+		c.life.run(c.end(ctx, true, results, err))
 	}
 }
 
@@ -374,7 +376,7 @@ func (c *call[In, Out]) ask(ctx context.Context, elements []In) (results []Out, 
 		go func() {
 			err := &guard.GoexitError{In: "Call"}
 			if c.returned(err) {
-				c.life.run(c.end(ctx, nil, err))
+				c.life.run(c.end(ctx, true, nil, err))
 			}
 		}()
 	}()
@@ -388,11 +390,11 @@ func (c *call[In, Out]) ask(ctx context.Context, elements []In) (results []Out, 
 }
 
 // end takes in how the attempt ended, and reports whether another is to be
-// made. answered is the context of the call that returned, nil if none has.
-func (c *call[In, Out]) end(answered context.Context, results []Out, err error) (more bool) {
+// made. ctx is the context of the call that returned, if one has.
+func (c *call[In, Out]) end(ctx context.Context, answered bool, results []Out, err error) (more bool) {
 	l := c.life
 	overran := c.ctx.Err() != nil
-	if answered != nil {
+	if answered {
 		c.unwatch()
 	}
 	c.cancel()
@@ -402,7 +404,7 @@ func (c *call[In, Out]) end(answered context.Context, results []Out, err error) 
 	if c.hedged { // nothing joins what is claimed
 		l.outcome.Hedges++
 	}
-	end := End{Answered: answered, Took: time.Since(c.started), Size: l.work.info.Size}
+	end := End{Context: ctx, Answered: answered, Took: time.Since(c.started), Size: c.info.Size, Attempt: c.info.Attempt}
 	switch {
 	case err == nil && len(results) != end.Size:
 		err = &CountError{Results: len(results), Elements: end.Size}
@@ -448,6 +450,9 @@ func (l *life[In, Out]) failed(results []Out, err error, verdict Verdict) (more 
 		wait = l.policy.backoff(w.info.Attempt)
 	}
 	switch {
+	case verdict.TooLarge && w.info.Size > 1 && !l.spent(0):
+		l.bisect()
+		return true
 	case !verdict.Permanent && !l.spent(wait) && w.info.Attempt < l.policy.MaxAttempts:
 	case w.errs == nil && l.policy.Bisect && !l.spent(verdict.RetryAfter) && w.info.Size > 1:
 		l.bisect()

@@ -129,10 +129,10 @@ func (s *scripted) End(end End) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := len(s.calls) - 1
-	if end.Answered != nil {
-		n = end.Answered.Value(callKey{}).(int)
+	if end.Answered {
+		n = end.Context.Value(callKey{}).(int)
 	}
-	s.calls[n].answered, s.calls[n].took = end.Answered != nil, end.Took
+	s.calls[n].answered, s.calls[n].took = end.Answered, end.Took
 	s.ends = append(s.ends, end)
 }
 

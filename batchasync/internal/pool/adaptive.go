@@ -127,12 +127,14 @@ type flight struct {
 	full  bool // the limit was used
 }
 
-type outcome uint8
+// An Outcome is what a call says of the service.
+type Outcome uint8
 
+// The outcomes of calls.
 const (
-	answered   outcome = iota
-	overloaded         // refused, or timed out
-	ignored            // failed for reasons of its own: its duration means nothing
+	Answered   Outcome = iota
+	Overloaded         // refused, or timed out
+	Ignored            // failed for reasons of its own: its duration means nothing
 )
 
 // ready says after how long the next call may start; negative: not before one
@@ -181,14 +183,14 @@ func (a *adaptive) started(now time.Time) flight {
 }
 
 // ended ends a call, of so many elements.
-func (a *adaptive) ended(now time.Time, c flight, size int, o outcome) {
+func (a *adaptive) ended(now time.Time, c flight, size int, o Outcome) {
 	a.advance(now)
 	a.inFlight--
 	took := math.Max(now.Sub(c.at).Seconds(), 1e-6) // it has a logarithm
 	switch o {
-	case overloaded:
+	case Overloaded:
 		a.overload(took)
-	case answered:
+	case Answered:
 		a.answer(c, took, size)
 	}
 }

@@ -19,7 +19,7 @@ const ms = time.Millisecond
 func half() float64 { return 0.5 }
 
 // steady is a service whose calls take 20 ms each, whatever is in flight.
-func steady(*world, int, int) (time.Duration, outcome) { return 20 * ms, answered }
+func steady(*world, int, int) (time.Duration, Outcome) { return 20 * ms, Answered }
 
 func TestAdaptiveStartsFast(t *testing.T) {
 	w := newWorld(1, steady)
@@ -36,11 +36,11 @@ func TestAdaptiveStartsFast(t *testing.T) {
 }
 
 func TestAdaptiveStopsItsStartWhenRefused(t *testing.T) {
-	w := newWorld(1, func(_ *world, n, _ int) (time.Duration, outcome) {
+	w := newWorld(1, func(_ *world, n, _ int) (time.Duration, Outcome) {
 		if n > 10 {
-			return ms, overloaded
+			return ms, Overloaded
 		}
-		return 20 * ms, answered
+		return 20 * ms, Answered
 	})
 	a := w.adaptive(0)
 	w.add(a)
@@ -52,7 +52,7 @@ func TestAdaptiveStopsItsStartWhenRefused(t *testing.T) {
 }
 
 func TestAdaptiveStaysWithinItsBounds(t *testing.T) {
-	w := newWorld(1, func(*world, int, int) (time.Duration, outcome) { return ms, overloaded })
+	w := newWorld(1, func(*world, int, int) (time.Duration, Outcome) { return ms, Overloaded })
 	a := newAdaptive(3, 10, 0, half)
 	require.Equal(t, 3., a.limit())
 	w.add(a)
@@ -69,7 +69,7 @@ func TestAdaptiveIgnoresCallsThatFailForReasonsOfTheirOwn(t *testing.T) {
 	w.add(a)
 	w.run(30 * ms)
 	limit := a.limit()
-	w.service = func(*world, int, int) (time.Duration, outcome) { return ms, ignored }
+	w.service = func(*world, int, int) (time.Duration, Outcome) { return ms, Ignored }
 	w.run(20 * ms)
 	before := a.limit()
 	require.Greater(t, before, limit-1)
@@ -134,8 +134,8 @@ func (f frozen) ready(now time.Time) time.Duration {
 func TestAdaptiveKnowsTheSizeOfBatches(t *testing.T) {
 	for _, fixed := range []float64{1, 5, 20} {
 		run := func(limit limiter) float64 {
-			w := newWorld(1, func(w *world, n, size int) (time.Duration, outcome) {
-				return time.Duration((fixed + 0.4*float64(size)) * congestion(n, 16, 2) * small(w.random) * 1e6), answered
+			w := newWorld(1, func(w *world, n, size int) (time.Duration, Outcome) {
+				return time.Duration((fixed + 0.4*float64(size)) * congestion(n, 16, 2) * small(w.random) * 1e6), Answered
 			})
 			c := w.add(limit)
 			c.size = func() int { return 1 + w.random.IntN(100) }
@@ -149,8 +149,8 @@ func TestAdaptiveKnowsTheSizeOfBatches(t *testing.T) {
 
 // And when all batches become larger at once, that is none either.
 func TestAdaptiveFollowsTheUsualSize(t *testing.T) {
-	w := newWorld(1, func(w *world, n, size int) (time.Duration, outcome) {
-		return time.Duration((5 + 0.4*float64(size)) * congestion(n, 16, 2) * small(w.random) * 1e6), answered
+	w := newWorld(1, func(w *world, n, size int) (time.Duration, Outcome) {
+		return time.Duration((5 + 0.4*float64(size)) * congestion(n, 16, 2) * small(w.random) * 1e6), Answered
 	})
 	a := w.adaptive(0)
 	least, span := 1, 10
@@ -183,7 +183,7 @@ func TestAdaptiveInAnOutage(t *testing.T) {
 		w.add(a)
 		w.run(5 * time.Second)
 
-		w.service = func(*world, int, int) (time.Duration, outcome) { return fails, overloaded }
+		w.service = func(*world, int, int) (time.Duration, Outcome) { return fails, Overloaded }
 		w.most = 0
 		w.run(20 * time.Second)
 		require.Less(t, a.limit(), 0.1)
@@ -222,7 +222,7 @@ func TestAdaptiveNeverStops(t *testing.T) {
 			default:
 				now = now.Add(time.Duration(rapid.Int64Range(0, 1e10).Draw(t, "later")))
 				i := rapid.IntRange(0, len(flights)-1).Draw(t, "which")
-				a.ended(now, flights[i], rapid.IntRange(1, 100).Draw(t, "size"), outcome(rapid.IntRange(0, 2).Draw(t, "outcome")))
+				a.ended(now, flights[i], rapid.IntRange(1, 100).Draw(t, "size"), Outcome(rapid.IntRange(0, 2).Draw(t, "outcome")))
 				flights = append(flights[:i], flights[i+1:]...)
 			}
 			require.GreaterOrEqual(t, a.limit(), a.min)
@@ -266,7 +266,7 @@ func TestAdaptiveWithGoroutines(t *testing.T) {
 					if counting {
 						answers++
 					}
-					a.ended(time.Now(), f, 1, answered)
+					a.ended(time.Now(), f, 1, Answered)
 					freed.Broadcast()
 				}
 			})

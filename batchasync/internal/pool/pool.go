@@ -8,6 +8,7 @@ package pool
 
 import (
 	"context"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -32,9 +33,11 @@ type Pool struct {
 		value any
 	}
 
-	mu       sync.Mutex
-	limit    int
-	inFlight int
+	mu    sync.Mutex
+	limit limiter
+	timer *time.Timer // for the next start, if that is paced
+	armed bool
+	sizes *batchSize // nil: fixed
 	// Those who wait for a permit: batches that were under way already
 	// before batches that have yet to start, so that what is begun is ended.
 	resuming, starting []*waiter
@@ -44,12 +47,39 @@ type Pool struct {
 // and gives it back by Permit.Return.
 type Task interface{ Run(*Permit) }
 
-// A waiter waits to start a task, or to resume the goroutine that holds
-// resumed.
+// A waiter waits for its permit, to start a task, or to resume the goroutine
+// that holds resumed.
 type waiter struct {
+	permit  *Permit
 	task    Task
 	resumed chan struct{}
 }
+
+// A limiter decides when the next call may start. The pool's lock guards it.
+type limiter interface {
+	// ready says after how long that is; negative: not before one has ended.
+	ready(now time.Time) time.Duration
+	started(now time.Time) flight
+	// ended ends a call of so many elements.
+	ended(now time.Time, f flight, size int, o Outcome)
+}
+
+// static is a limit that stays.
+type static struct{ limit, inFlight int }
+
+func (s *static) ready(time.Time) time.Duration {
+	if s.inFlight < s.limit {
+		return 0
+	}
+	return -1
+}
+
+func (s *static) started(time.Time) flight {
+	s.inFlight++
+	return flight{}
+}
+
+func (s *static) ended(time.Time, flight, int, Outcome) { s.inFlight-- }
 
 var (
 	poolsMu sync.Mutex
@@ -62,10 +92,25 @@ var (
 // Limits are what a pool lets through.
 type Limits struct {
 	InFlight    int            // calls at once
+	Adaptive    *Adaptive      // in place of InFlight; nil: none
+	Sizes       *Sizes         // of batches; nil: fixed
 	Breaker     *BreakerConfig // nil: none
 	PerSecond   float64        // calls a second; 0: any number
 	Burst       int            // calls at once after a pause, with PerSecond
 	RetryBudget float64        // retries, as a share of all first attempts; 0: any number
+}
+
+// Adaptive bounds a limit that finds the number of calls that the service bears
+// best. Target is what a call may take on a healthy service; 0: not known.
+type Adaptive struct {
+	Min, Max int
+	Target   time.Duration
+}
+
+// Sizes bounds a batch size that keeps a call near Target.
+type Sizes struct {
+	Min, Max int
+	Target   time.Duration
 }
 
 // For returns the pool of the transform with that id, made by its first user
@@ -78,10 +123,16 @@ func For(id string, limits Limits, newShared func() *Shared) *Pool {
 	}
 	p := &Pool{
 		Shared:  newShared(),
-		limit:   limits.InFlight,
+		limit:   &static{limit: limits.InFlight},
 		breaker: newBreaker(limits.Breaker),
 		rate:    newRate(limits.PerSecond, limits.Burst),
 		budget:  newBudget(limits.RetryBudget),
+	}
+	if a := limits.Adaptive; a != nil {
+		p.limit = newAdaptive(a.Min, a.Max, a.Target, rand.Float64)
+	}
+	if z := limits.Sizes; z != nil {
+		p.sizes = newBatchSize(z.Min, z.Max, z.Target)
 	}
 	p.Shared.keep = p
 	pools[id] = weak.Make(p)
@@ -101,37 +152,76 @@ func forget(id string) {
 // A Permit is the right to have one call in flight. It is used by one
 // goroutine at a time.
 type Permit struct {
-	pool *Pool
-	held bool
+	pool   *Pool
+	held   bool
+	flight flight
 }
 
 // Go runs t as soon as a permit is free. It does not block.
 func (p *Pool) Go(t Task) {
 	p.mu.Lock()
-	if p.inFlight >= p.limit {
-		p.starting = append(p.starting, &waiter{task: t})
-		p.mu.Unlock()
-		return
-	}
-	p.inFlight++
+	p.starting = append(p.starting, &waiter{permit: &Permit{pool: p}, task: t})
+	granted := p.grant()
 	p.mu.Unlock()
-	p.start(t)
+	wake(granted)
+}
+
+// grant gives permits to those who wait, as many as may start now.
+func (p *Pool) grant() (granted []*waiter) {
+	for len(p.resuming)+len(p.starting) > 0 {
+		now := time.Now()
+		switch wait := p.limit.ready(now); {
+		case wait == 0:
+			w := p.next()
+			w.permit.held, w.permit.flight = true, p.limit.started(now)
+			granted = append(granted, w)
+			continue
+		case wait > 0 && !p.armed:
+			p.armed = true
+			if p.timer == nil {
+				p.timer = time.AfterFunc(wait, p.expire)
+			} else {
+				p.timer.Reset(wait)
+			}
+		}
+		break
+	}
+	return granted
+}
+
+// expire grants what was put off.
+func (p *Pool) expire() {
+	p.mu.Lock()
+	p.armed = false
+	granted := p.grant()
+	p.mu.Unlock()
+	wake(granted)
+}
+
+func wake(granted []*waiter) {
+	for _, w := range granted {
+		if w.task != nil {
+			go w.task.Run(w.permit)
+		} else {
+			close(w.resumed)
+		}
+	}
 }
 
 // Try returns a permit if one is free now and nobody waits for it, and nil
 // otherwise. It is for a call that is not needed, as a hedge: the rate and the
 // budget of retries must have room for it too.
 func (p *Pool) Try() *Permit {
+	permit := &Permit{pool: p}
 	p.mu.Lock()
-	free := p.inFlight < p.limit && len(p.resuming) == 0 && len(p.starting) == 0
-	if free {
-		p.inFlight++
+	now := time.Now()
+	if len(p.resuming)+len(p.starting) == 0 && p.limit.ready(now) == 0 {
+		permit.held, permit.flight = true, p.limit.started(now)
 	}
 	p.mu.Unlock()
-	if !free {
+	if !permit.held {
 		return nil
 	}
-	permit := &Permit{pool: p, held: true}
 	if p.breaker != nil && !p.breaker.IsClosed() ||
 		p.budget != nil && p.budget.withdraw() > 0 ||
 		p.rate != nil && !p.rate.Allow() {
@@ -147,9 +237,6 @@ func (p *Pool) Common(first func() any) any {
 	p.common.Do(func() { p.common.value = first() })
 	return p.common.value
 }
-
-// Gated reports whether Admit may have to wait.
-func (p *Pool) Gated() bool { return p.breaker != nil || p.rate != nil }
 
 // Admit waits until the breaker and the rate let a call through. Whoever is let
 // through calls Report or Cut.
@@ -209,49 +296,41 @@ func (p *Pool) Breaker() (state int64, ok bool) {
 	return int64(p.breaker.State()), true
 }
 
-func (p *Pool) start(t Task) {
-	go t.Run(&Permit{pool: p, held: true})
-}
-
-// Pause gives the permit back, waits for d and for the budget of retries, and
-// gets a permit again, before all who have yet to start: a batch in its backoff
-// is no call in flight. When ctx ends first it returns the cause, and the permit
-// is not held any more.
+// Pause waits for d and for the budget of retries, without the permit: a batch
+// in its backoff is no call in flight. When ctx ends first it returns the cause.
 func (p *Permit) Pause(ctx context.Context, d time.Duration) error {
 	p.Return()
 	if err := sleep(ctx, d); err != nil {
 		return err
 	}
 	if p.pool.budget != nil {
-		if err := p.pool.budget.admit(ctx); err != nil {
-			return err
-		}
+		return p.pool.budget.admit(ctx)
 	}
-	return p.resume(ctx)
+	return nil
 }
 
-func (p *Permit) resume(ctx context.Context) error {
-	w := &waiter{resumed: make(chan struct{})}
-	pool := p.pool
-	pool.mu.Lock()
-	if pool.inFlight < pool.limit {
-		pool.inFlight++
-		pool.mu.Unlock()
-		p.held = true
+// Resume gets the permit again, before all who have yet to start. When ctx ends
+// first it returns the cause, and the permit is not held.
+func (p *Permit) Resume(ctx context.Context) error {
+	if p.held {
 		return nil
 	}
+	w := &waiter{permit: p, resumed: make(chan struct{})}
+	pool := p.pool
+	pool.mu.Lock()
 	pool.resuming = append(pool.resuming, w)
+	granted := pool.grant()
 	pool.mu.Unlock()
+	wake(granted)
 
 	select {
 	case <-w.resumed:
-		p.held = true
 		return nil
 	case <-ctx.Done():
 	}
 	if !pool.leave(w) {
 		// It was granted at the same moment: hand it on.
-		p.held = true
+		<-w.resumed
 		p.Return()
 	}
 	return context.Cause(ctx)
@@ -270,29 +349,29 @@ func (p *Pool) leave(w *waiter) bool {
 	return false
 }
 
-// Return gives the permit back, if it is held.
+// Begin says that the call begins now: what went before was no fault of the
+// service.
+func (p *Permit) Begin() { p.flight.at = time.Now() }
+
+// End gives the permit back after a call of so many elements that ended so.
+func (p *Permit) End(size int, o Outcome) { p.giveBack(size, o) }
+
+// Return gives the permit back, if it is held, without a call that says
+// anything of the service.
 func (p *Permit) Return() {
-	if !p.held {
-		return
+	if p.held {
+		p.giveBack(0, Ignored)
 	}
+}
+
+func (p *Permit) giveBack(size int, o Outcome) {
 	p.held = false
 	pool := p.pool
 	pool.mu.Lock()
-	pool.inFlight--
-	var next *waiter
-	if pool.inFlight < pool.limit {
-		if next = pool.next(); next != nil {
-			pool.inFlight++
-		}
-	}
+	pool.limit.ended(time.Now(), p.flight, size, o)
+	granted := pool.grant()
 	pool.mu.Unlock()
-	switch {
-	case next == nil:
-	case next.task != nil:
-		pool.start(next.task)
-	default:
-		close(next.resumed)
-	}
+	wake(granted)
 }
 
 func (p *Pool) next() *waiter {
@@ -305,4 +384,44 @@ func (p *Pool) next() *waiter {
 		}
 	}
 	return nil
+}
+
+// Limit returns the number of calls that an adaptive limit permits now; ok is
+// false if the limit is not adaptive.
+func (p *Pool) Limit() (limit float64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, ok := p.limit.(*adaptive)
+	if !ok {
+		return 0, false
+	}
+	return a.limit(), true
+}
+
+// NextSize returns the size of the batch that is to be filled next. Sizes must
+// be set.
+func (p *Pool) NextSize() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sizes.next()
+}
+
+// Took hears of a first attempt that succeeded.
+func (p *Pool) Took(size int, took time.Duration) {
+	if p.sizes == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sizes.answered(size, took)
+}
+
+// TooLarge hears that the service refused a call for its size.
+func (p *Pool) TooLarge(size int) {
+	if p.sizes == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sizes.tooLarge(size)
 }

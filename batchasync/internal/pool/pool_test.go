@@ -79,12 +79,20 @@ func (t task) Run(permit *Permit) {
 
 func start(p *Pool, f func(*Permit)) { p.Go(task(f)) }
 
+// takeABreak is what comes between two calls of a task.
+func takeABreak(permit *Permit, ctx context.Context, d time.Duration) error {
+	if err := permit.Pause(ctx, d); err != nil {
+		return err
+	}
+	return permit.Resume(ctx)
+}
+
 // usable counts the permits that can be had at once, which must be all of them
 // when nobody holds one. It is for use in a bubble.
 func usable(p *Pool) int {
 	var running atomic.Int64
 	release := make(chan struct{})
-	for range p.limit + 1 {
+	for range p.limit.(*static).limit + 1 {
 		start(p, func(*Permit) {
 			running.Add(1)
 			<-release
@@ -162,7 +170,7 @@ func TestPauseLendsThePermitToOthers(t *testing.T) {
 		var j journal
 		start(p, func(permit *Permit) {
 			j.note("a calls")
-			require.NoError(t, permit.Pause(t.Context(), 10*time.Second))
+			require.NoError(t, takeABreak(permit, t.Context(), 10*time.Second))
 			j.note("a calls again")
 			time.Sleep(time.Second)
 			j.note("a ends")
@@ -188,7 +196,7 @@ func TestPauseTakesItsTime(t *testing.T) {
 				p := newPool(1)
 				start(p, func(permit *Permit) {
 					started := time.Now()
-					require.NoError(t, permit.Pause(t.Context(), d))
+					require.NoError(t, takeABreak(permit, t.Context(), d))
 					require.Equal(t, max(d, 0), time.Since(started))
 				})
 				synctest.Wait()
@@ -206,7 +214,7 @@ func TestThePausedAreResumedInTheirOrderAndBeforeThoseWhoHaveYetToStart(t *testi
 		var j journal
 		for name, pause := range map[string]time.Duration{"second": 2 * time.Second, "first": time.Second, "third": 3 * time.Second} {
 			start(p, func(permit *Permit) {
-				require.NoError(t, permit.Pause(t.Context(), pause))
+				require.NoError(t, takeABreak(permit, t.Context(), pause))
 				j.note(name)
 				time.Sleep(time.Second)
 			})
@@ -249,7 +257,7 @@ func TestAPauseThatIsCutOffTellsTheCauseAndHoldsNoPermit(t *testing.T) {
 				ended := false
 				start(p, func(permit *Permit) {
 					started := time.Now()
-					require.Equal(t, dropped, permit.Pause(ctx, 5*time.Second))
+					require.Equal(t, dropped, takeABreak(permit, ctx, 5*time.Second))
 					require.Equal(t, test.took, time.Since(started))
 					require.False(t, permit.held)
 					// What it does now is no call: it may take its time.
@@ -291,7 +299,7 @@ func TestAPauseThatIsCutOffAsItIsGrantedLosesNoPermit(t *testing.T) {
 					release := make(chan struct{})
 					var g gauge
 					start(p, func(permit *Permit) {
-						if permit.Pause(ctx, time.Second) == nil {
+						if takeABreak(permit, ctx, time.Second) == nil {
 							g.begin()
 							time.Sleep(time.Second)
 							g.end()
@@ -361,7 +369,7 @@ func TestWhateverTheJobsDoThePermitsAreKept(t *testing.T) {
 					defer all.end()
 					for i, d := range j.steps {
 						if i%2 == 1 {
-							if permit.Pause(ctx, d) != nil {
+							if takeABreak(permit, ctx, d) != nil {
 								return
 							}
 							continue
@@ -399,15 +407,15 @@ func TestATransformHasOnePoolInTheProcess(t *testing.T) {
 		require.Same(t, pools[0], p)
 	}
 	require.EqualValues(t, 1, made.Load(), "the first user makes what is shared")
-	require.Equal(t, 3, pools[0].limit)
+	require.Equal(t, &static{limit: 3}, pools[0].limit)
 
 	other := For(newID(), Limits{InFlight: 5}, newShared)
 	require.NotSame(t, pools[0], other)
 	require.NotSame(t, pools[0].Shared, other.Shared)
-	require.Equal(t, 5, other.limit)
+	require.Equal(t, &static{limit: 5}, other.limit)
 	require.EqualValues(t, 2, made.Load())
 	require.Same(t, pools[0], For(id, Limits{InFlight: 9}, newShared), "what the first user asked for holds")
-	require.Equal(t, 3, pools[0].limit)
+	require.Equal(t, &static{limit: 3}, pools[0].limit)
 }
 
 // registered reports whether a transform's pool is in the registry.
@@ -442,7 +450,7 @@ func TestAPoolIsForgottenWhenItsUsersAreGone(t *testing.T) {
 		runtime.KeepAlive(p)
 	}()
 	require.True(t, collected(id))
-	require.Equal(t, 2, For(id, Limits{InFlight: 2}, newPlain).limit, "its next user makes another")
+	require.Equal(t, 2, For(id, Limits{InFlight: 2}, newPlain).limit.(*static).limit, "its next user makes another")
 }
 
 func TestAPoolThatIsMadeAnewIsNotForgottenWithTheOldOne(t *testing.T) {

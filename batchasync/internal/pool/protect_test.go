@@ -133,7 +133,7 @@ func retried(p *Pool, n int) *journal {
 	var j journal
 	for range n {
 		start(p, func(permit *Permit) {
-			if permit.Pause(context.Background(), time.Millisecond) == nil {
+			if takeABreak(permit, context.Background(), time.Millisecond) == nil {
 				j.note("again")
 			}
 		})
@@ -189,7 +189,7 @@ func TestAWaitForTheBudgetEndsWithItsContext(t *testing.T) {
 		var ended journal
 		for range 3 {
 			start(p, func(permit *Permit) {
-				err := permit.Pause(ctx, 0)
+				err := takeABreak(permit, ctx, 0)
 				if err != nil {
 					ended.note(err.Error())
 				}
@@ -262,7 +262,6 @@ func TestLateAnswersAreCountedOnce(t *testing.T) {
 	require.Zero(t, p.TakeLate())
 	_, ok := p.Breaker()
 	require.False(t, ok)
-	require.False(t, p.Gated())
 	require.NoError(t, p.Admit(t.Context()))
 	p.Report(false)
 	p.Cut()

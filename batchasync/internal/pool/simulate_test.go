@@ -27,26 +27,7 @@ type world struct {
 }
 
 // A service says what a call of that size takes that is one of n in flight.
-type service func(w *world, n, size int) (time.Duration, outcome)
-
-// A limiter is what a client asks before it starts a call.
-type limiter interface {
-	ready(now time.Time) time.Duration
-	started(now time.Time) flight
-	ended(now time.Time, f flight, size int, o outcome)
-}
-
-// static is the limit to compare with.
-type static struct{ limit, inFlight int }
-
-func (s *static) ready(time.Time) time.Duration {
-	if s.inFlight < s.limit {
-		return 0
-	}
-	return -1
-}
-func (s *static) started(time.Time) flight              { s.inFlight++; return flight{} }
-func (s *static) ended(time.Time, flight, int, outcome) { s.inFlight-- }
+type service func(w *world, n, size int) (time.Duration, Outcome)
 
 // A client has a pool's limit, and calls waiting. Like the backlog of 256
 // senders, that of -1 has no end.
@@ -120,14 +101,14 @@ func (w *world) call(c *client) {
 		c.inFlight--
 		w.inFlight--
 		switch o {
-		case answered:
+		case Answered:
 			c.answered++
 			i := int(w.now.Sub(epoch) / bin)
 			for len(w.answers) <= i {
 				w.answers = append(w.answers, 0)
 			}
 			w.answers[i]++
-		case overloaded:
+		case Overloaded:
 			w.refused++
 		}
 		c.limit.ended(w.now, f, size, o)
@@ -210,8 +191,8 @@ type knee struct {
 	jitter float64 // times a draw from the exponential distribution
 }
 
-func (s *knee) serve(w *world, n, _ int) (time.Duration, outcome) {
-	return time.Duration(float64(s.call) * congestion(n, s.c, s.k) * (1 + s.jitter*w.random.ExpFloat64())), answered
+func (s *knee) serve(w *world, n, _ int) (time.Duration, Outcome) {
+	return time.Duration(float64(s.call) * congestion(n, s.c, s.k) * (1 + s.jitter*w.random.ExpFloat64())), Answered
 }
 
 // best is the answers a second at the best static limit, which is c.
@@ -222,9 +203,9 @@ func congestion(n int, c, k float64) float64 { return 1 + k*max(0, float64(n)-c)
 // A door lets c calls in, and refuses all others at once.
 type door knee
 
-func (s *door) serve(w *world, n, size int) (time.Duration, outcome) {
+func (s *door) serve(w *world, n, size int) (time.Duration, Outcome) {
 	if float64(n) > s.c {
-		return time.Millisecond, overloaded
+		return time.Millisecond, Overloaded
 	}
 	return (*knee)(s).serve(w, n, size)
 }
@@ -235,7 +216,7 @@ type queue struct {
 	draw func(*rand.Rand) time.Duration
 }
 
-func (s *queue) serve(w *world, _, _ int) (time.Duration, outcome) {
+func (s *queue) serve(w *world, _, _ int) (time.Duration, Outcome) {
 	next := 0
 	for i := range s.free {
 		if s.free[i].Before(s.free[next]) {
@@ -247,7 +228,7 @@ func (s *queue) serve(w *world, _, _ int) (time.Duration, outcome) {
 		begin = s.free[next]
 	}
 	s.free[next] = begin.Add(s.draw(w.random))
-	return s.free[next].Sub(w.now), answered
+	return s.free[next].Sub(w.now), Answered
 }
 
 // foreign are services that the limit was not made for. Their capacity is 16,
@@ -299,7 +280,7 @@ var foreign = []struct {
 		return x
 	})},
 	{"pauses_for_100ms_a_second", 0.85, func() service {
-		return func(w *world, n, _ int) (time.Duration, outcome) {
+		return func(w *world, n, _ int) (time.Duration, Outcome) {
 			took := time.Duration(20e6 * congestion(n, 16, 2) * small(w.random))
 			begin := w.now.Sub(epoch)
 			for s := begin.Truncate(time.Second); s <= begin+took; s += time.Second {
@@ -307,7 +288,7 @@ var foreign = []struct {
 					took += min(100*time.Millisecond, end-begin)
 				}
 			}
-			return took, answered
+			return took, Answered
 		}
 	}},
 	{"without_limit", 0.95, each(func(r *rand.Rand, _ int) float64 { return small(r) })},
@@ -317,8 +298,8 @@ var foreign = []struct {
 
 func each(factor func(r *rand.Rand, n int) float64) func() service {
 	return func() service {
-		return func(w *world, n, _ int) (time.Duration, outcome) {
-			return time.Duration(20e6 * factor(w.random, n)), answered
+		return func(w *world, n, _ int) (time.Duration, Outcome) {
+			return time.Duration(20e6 * factor(w.random, n)), Answered
 		}
 	}
 }

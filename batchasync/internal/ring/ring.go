@@ -37,6 +37,10 @@ const (
 // Limits bound a ring. Size and Slots are at least 1; a zero Bytes or Linger
 // stands for no such limit.
 type Limits struct {
+	// NextSize, if it is set, is asked for the elements of each batch that is
+	// opened, at least 1, in place of Size. The ring's lock is held.
+	NextSize func() int
+
 	Slots   int           // batches that are open, sent or waiting to be taken
 	Size    int           // elements a batch
 	Bytes   int           // bytes a batch, but for one element that is larger by itself
@@ -53,6 +57,7 @@ type Slot[E, R any] struct {
 	Reason Reason
 	Result R
 
+	size     int       // elements that make it full
 	number   uint64    // position in the order of opening
 	deadline time.Time // when linger makes it ready; only if there is a linger
 	ready    bool      // handed to the ready function
@@ -102,7 +107,7 @@ func (r *Ring[E, R]) Append(e E, size int) (appended, finished bool) {
 		s.Items = append(s.Items, e)
 		s.Bytes += size
 		appended = true
-		if len(s.Items) >= r.limits.Size {
+		if len(s.Items) >= s.size {
 			next = r.closeOpen(Size)
 		} else if r.limits.Bytes > 0 && s.Bytes >= r.limits.Bytes {
 			next = r.closeOpen(Bytes)
@@ -132,6 +137,10 @@ func (r *Ring[E, R]) openSlot() bool {
 		s = &Slot[E, R]{}
 	default:
 		return false
+	}
+	s.size = r.limits.Size
+	if r.limits.NextSize != nil {
+		s.size = r.limits.NextSize()
 	}
 	s.number = r.opened
 	r.opened++
