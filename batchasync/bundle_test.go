@@ -352,7 +352,7 @@ func TestABundleThatFailsCancelsItsOtherCalls(t *testing.T) {
 				cancelled.Add(1)
 			}
 			return quoted(batch), err
-		}}, batchasync.BatchSize(1), batchasync.FailBundle(), batchasync.Timeout(2*time.Hour)))
+		}}, batchasync.BatchSize(1), batchasync.MaxInFlight(8), batchasync.FailBundle(), batchasync.Timeout(2*time.Hour)))
 		_, err := h.Bundle(numbers(5)...)
 		var call *batchasync.CallError
 		require.ErrorAs(t, err, &call)

@@ -52,7 +52,6 @@ func newSettings(opts []Option) *settings {
 	s := &settings{
 		BatchSize:   100,
 		Linger:      50 * time.Millisecond,
-		MaxInFlight: 8,
 		Timeout:     30 * time.Second,
 		MaxAttempts: 4,
 		BackoffFrom: 100 * time.Millisecond,
@@ -61,6 +60,9 @@ func newSettings(opts []Option) *settings {
 	}
 	for _, opt := range opts {
 		opt(s)
+	}
+	if !s.given["MaxInFlight"] && s.Adaptive == nil {
+		s.Adaptive = &pool.Adaptive{Min: 1, Max: 64}
 	}
 	if s.Adaptive != nil {
 		s.Adaptive.Target = s.TargetLatency
@@ -103,9 +105,10 @@ func Linger(d time.Duration) Option {
 // whole worker process, whatever the number of its bundles. A batch that waits
 // between two attempts does not count; a call that has overrun its Timeout and
 // ignores its context does not count either, since nothing can end it.
-// Default: 8.
+// Default: AdaptiveInFlight(1, 64).
 //
-// A bundle keeps at most MaxInFlight + 2 batches in memory.
+// A bundle keeps at most MaxInFlight + 2 batches in memory; with
+// AdaptiveInFlight, max + 2.
 func MaxInFlight(n int) Option {
 	return func(s *settings) { s.MaxInFlight = n; s.given["MaxInFlight"] = true }
 }
@@ -119,7 +122,7 @@ func MaxInFlight(n int) Option {
 // calls start at intervals.
 //
 // Many workers that start at once never see the service without load: give
-// TargetLatency, if the service does not refuse what is too much.
+// TargetLatency, if the service does not refuse what is too much. Default: 1, 64.
 func AdaptiveInFlight(min, max int) Option {
 	return func(s *settings) { s.Adaptive = &pool.Adaptive{Min: min, Max: max}; s.given["AdaptiveInFlight"] = true }
 }

@@ -71,6 +71,10 @@ type adaptive struct {
 	size float64
 }
 
+// patience is how long a pool waits for its first answer before it makes another
+// call.
+const patience = time.Second
+
 const (
 	// By its own latency.
 	probeDepth = 0.9  // of the limit
@@ -143,8 +147,13 @@ func (a *adaptive) ready(now time.Time) time.Duration {
 	a.advance(now)
 	allowed := a.allowed()
 	if !a.paced() {
-		if a.inFlight == 0 || float64(a.inFlight+1) <= allowed {
+		switch {
+		case a.inFlight == 0 || float64(a.inFlight+1) <= allowed:
 			return 0
+		case a.typical == 0 && float64(a.inFlight) < a.max:
+			// None has been answered: one that hangs must not hold up
+			// all others.
+			return max(0, patience-now.Sub(a.lastStart))
 		}
 		return -1
 	}

@@ -280,3 +280,29 @@ func TestAdaptiveWithGoroutines(t *testing.T) {
 		require.Greater(t, float64(answers)/5/s.best(), 0.9)
 	})
 }
+
+// Until one is answered, a call that hangs does not hold up the others.
+func TestAdaptiveStartsThoughTheFirstCallHangs(t *testing.T) {
+	calls := 0
+	w := newWorld(1, func(*world, int, int) (time.Duration, Outcome) {
+		if calls++; calls == 1 {
+			return time.Hour, Answered
+		}
+		return 20 * ms, Answered
+	})
+	w.add(w.adaptive(0))
+	w.run(999 * ms)
+	require.Equal(t, 1, calls)
+	w.run(5 * time.Second)
+	require.Greater(t, calls, 1000)
+}
+
+func TestAdaptiveIsSlowWithAServiceThatHangs(t *testing.T) {
+	calls := 0
+	w := newWorld(1, func(*world, int, int) (time.Duration, Outcome) { calls++; return time.Hour, Answered })
+	w.add(w.adaptive(0))
+	w.run(9500 * ms)
+	require.Equal(t, 10, calls)
+	w.run(time.Hour / 2)
+	require.Equal(t, 64, calls, "its maximum")
+}
