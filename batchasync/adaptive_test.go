@@ -23,7 +23,7 @@ func served(t *testing.T, service *batchasynctest.Service, n, batch int, opts ..
 	h := batchasynctest.NewHarness(t, batchasync.New(&script{call: func(ctx context.Context, batch []int) ([]string, error) {
 		out, _, err := batchasynctest.Call(ctx, service, batch, func(v int) (string, error) { return quoted([]int{v})[0], nil })
 		return out, err
-	}}, opts...))
+	}}, append([]batchasync.Option{batchasync.BatchSize(batch)}, opts...)...))
 	start := time.Now()
 	out, err := h.Bundle(numbers(n)...)
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestWithNothingSetTheServiceIsAskedAsMuchAsItBears(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				config.BaseLatency, config.PerElement = 5*time.Millisecond, 20*time.Microsecond
 				service := batchasynctest.NewService(config)
-				share, out := served(t, service, 100_000, 100)
+				share, out := served(t, service, 10_000, 10)
 				require.Greater(t, share, 0.8, "with the time in which it looks for it")
 				require.Positive(t, out.Gauge(batchasync.MetricsNamespace, "in_flight_limit"))
 			})
@@ -56,7 +56,7 @@ func TestAServiceThatRefusesIsAskedLess(t *testing.T) {
 		service := batchasynctest.NewService(batchasynctest.ServiceConfig{
 			BaseLatency: 20 * time.Millisecond, Capacity: 8, Overload: batchasynctest.Refuse,
 		})
-		share, _ := served(t, service, 100_000, 100, batchasync.MaxAttempts(100), batchasync.Backoff(time.Millisecond, time.Second))
+		share, _ := served(t, service, 10_000, 10, batchasync.MaxAttempts(100), batchasync.Backoff(time.Millisecond, time.Second))
 		require.Greater(t, share, 0.7)
 		stats := service.Stats()
 		require.Less(t, stats.Refused, stats.Calls/5)
@@ -68,7 +68,7 @@ func TestTheBatchSizeKeepsACallNearItsTarget(t *testing.T) {
 		service := batchasynctest.NewService(batchasynctest.ServiceConfig{
 			BaseLatency: 2 * time.Millisecond, PerElement: 100 * time.Microsecond, Capacity: 100,
 		})
-		_, out := served(t, service, 100_000, 100, batchasync.MaxInFlight(4),
+		_, out := served(t, service, 30_000, 1000, batchasync.MaxInFlight(4),
 			batchasync.AdaptiveBatchSize(10, 1000, 32*time.Millisecond))
 		sizes := out.Distribution(batchasync.MetricsNamespace, "batch_size")
 		require.InDelta(t, 300, sizes.Max, 60, "2 ms and 300 times 0.1 ms")

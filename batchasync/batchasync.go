@@ -196,6 +196,8 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 		in:         in,
 		sized:      m.elementSize != nil || hasSize(in),
 		keyed:      m.key != nil,
+		out:        reflect.TypeFor[Out](),
+		weighed:    m.resultSize != nil || hasSize(reflect.TypeFor[Out]()),
 		idempotent: m.idempotent != nil && m.idempotent(),
 	}); err != nil {
 		refuse("%v", err)

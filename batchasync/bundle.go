@@ -83,6 +83,7 @@ type bundle[K, In, Out any] struct {
 	arrived           int64
 	answered          int64
 	failed            int64
+	hits              int64 // answered from the cache, without a batch
 }
 
 // setUp is called in a DoFn's Setup, and makes its bundle. The caller that the
@@ -104,6 +105,9 @@ func setUp[K, In, Out any, C Caller[In, Out]](at **bundle[K, In, Out], config co
 	b.result = func(e *entry[K, In], out Out) error { return b.put(b.results, e, out) }
 	b.pool = pool.For(config.ID, config.Settings.poolLimits(), func() *pool.Shared {
 		m := methodsOf[In, Out](cell)
+		if config.Settings.Dedup || config.Settings.CacheEntries > 0 {
+			m.answers = newAnswers(&config.Settings, m)
+		}
 		return pool.NewShared(m, m.setup, m.loggedTeardown(config.Transform), callerIdle)
 	})
 	b.pool.Shared.Join()
@@ -126,7 +130,7 @@ func (b *bundle[K, In, Out]) start(ctx context.Context, results, failures *outpu
 	}
 	b.ctx, b.results, b.failures = ctx, results, failures
 	results.observe = true
-	b.arrived, b.answered, b.failed = 0, 0, 0
+	b.arrived, b.answered, b.failed, b.hits = 0, 0, 0, 0
 }
 
 // begin prepares for the bundle's first element; an empty bundle costs nothing.
@@ -173,23 +177,9 @@ func (b *bundle[K, In, Out]) process(key K, in In) error {
 	}
 	b.arrived++
 	e := entry[K, In]{key: key, in: in, at: b.results.now}
-	size := 0
-	if b.size != nil {
-		// For this moment, since the bundle may be open for longer than a
-		// caller stays set up without a call.
-		if err := b.sender.use(b.ctx); err != nil {
-			b.abandon()
-			return b.wrap(err)
-		}
-		var err error
-		size, err = b.size(e.in)
-		b.pool.Shared.Done()
-		if err != nil {
-			rejected := e // or each element would go to the heap, for this one's sake
-			return b.guarded(func() error {
-				return b.fail(&rejected, attempt.Failure{Err: err, Permanent: true, At: time.Now()})
-			})
-		}
+	size, done, err := b.look(&e)
+	if done || err != nil {
+		return err
 	}
 	for {
 		appended, finished := b.feed.Append(e, size)
@@ -208,6 +198,49 @@ func (b *bundle[K, In, Out]) process(key K, in In) error {
 			return nil
 		}
 	}
+}
+
+// look asks the caller for an element's size, if there is a bound on that, and
+// the cache for its answer, if there is a cache. It reports whether the element
+// is done with that.
+func (b *bundle[K, In, Out]) look(arrived *entry[K, In]) (size int, done bool, err error) {
+	cached := b.config.Settings.CacheEntries > 0
+	if b.size == nil && !cached {
+		return 0, false, nil
+	}
+	e := *arrived // or each element would go to the heap
+	// For this moment, since the bundle may be open for longer than a caller
+	// stays set up without a call.
+	if err := b.sender.use(b.ctx); err != nil {
+		b.abandon()
+		return 0, false, b.wrap(err)
+	}
+	var found answer[Out]
+	if cached && (!b.config.Settings.Ordered || b.feed.Outstanding() == 0) {
+		var key string
+		if key, err = b.methods().keyOf(e.in); err == nil {
+			found, done = b.methods().answers.get(key)
+		}
+	}
+	if err == nil && !done && b.size != nil {
+		size, err = b.size(e.in)
+	}
+	b.pool.Shared.Done()
+	switch {
+	case err != nil:
+		found.failure, done = &attempt.Failure{Err: err, Permanent: true, At: time.Now()}, true
+	case !done:
+		return size, false, nil
+	default:
+		b.hits++
+	}
+	return 0, true, b.guarded(func() error {
+		if found.failure != nil {
+			return b.fail(&e, *found.failure)
+		}
+		b.answered++
+		return b.result(&e, found.result)
+	})
 }
 
 // finish sends what is left, and waits until everything has been emitted.
@@ -231,6 +264,7 @@ func (b *bundle[K, In, Out]) finish() error {
 	elementsCounter.Inc(b.ctx, b.arrived)
 	resultsCounter.Inc(b.ctx, b.answered)
 	countSome(b.ctx, failuresCounter, b.failed)
+	countSome(b.ctx, hitsCounter, b.hits)
 	b.countThrottling()
 	if b.arrived != b.answered+b.failed {
 		return b.wrap(fmt.Errorf("%d elements arrived, but %d were answered and %d failed: this is a mistake in batchasync, please report it",
@@ -361,6 +395,10 @@ func (b *bundle[K, In, Out]) count(slot *slot[K, In, Out]) error {
 	countSome(b.ctx, retriesCounter, int64(o.Retries))
 	countSome(b.ctx, timeoutsCounter, int64(o.Timeouts))
 	countSome(b.ctx, bisectionsCounter, int64(o.Bisections))
+	if b.config.Settings.CacheEntries > 0 {
+		countSome(b.ctx, hitsCounter, int64(o.hits))
+		countSome(b.ctx, missesCounter, int64(o.misses))
+	}
 	countSome(b.ctx, hedgesCounter, int64(o.Hedges))
 	countSome(b.ctx, lateCounter, b.pool.TakeLate())
 	if limit, ok := b.pool.Limit(); ok {

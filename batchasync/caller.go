@@ -32,7 +32,7 @@ import (
 // Permanent; with a *BatchError only some of its elements fail.
 //
 // These optional methods are recognized too: Setup, Teardown, ElementSize, Key,
-// Retryable and Idempotent; see SetupCaller and the interfaces beside it. The word is from
+// Retryable, Idempotent, Cacheable and ResultSize; see SetupCaller and the interfaces beside it. The word is from
 // Beam Java's RequestResponseIO.
 type Caller[In, Out any] interface {
 	Call(ctx context.Context, batch []In) ([]Out, error)
@@ -60,8 +60,8 @@ type ElementSizer[In any] interface {
 	ElementSize(element In) int
 }
 
-// A KeyedCaller tells the key of an element, for Dedup: elements with equal keys
-// have equal answers.
+// A KeyedCaller tells the key of an element, for Dedup and Cache: elements with
+// equal keys have equal answers.
 type KeyedCaller[In any] interface {
 	Key(element In) string
 }
@@ -78,6 +78,19 @@ type RetryClassifier interface {
 // time, does no more than one: Hedge needs that.
 type IdempotentCaller interface {
 	Idempotent() bool
+}
+
+// A CachingCaller says which answers Cache may keep. It is asked for each result,
+// with a nil err, and for each element that failed for good, with its error and
+// no result. Without it, results are kept and failures are not.
+type CachingCaller[Out any] interface {
+	Cacheable(result Out, err error) bool
+}
+
+// A ResultSizer tells the bytes of a result, for CacheBytes. Without it, the
+// length of a string or []byte counts.
+type ResultSizer[Out any] interface {
+	ResultSize(result Out) int
 }
 
 // optional returns the caller as a T, if it is one. C itself may lack what *C has: a
@@ -98,6 +111,10 @@ type methods[In, Out any] struct {
 	key             func(In) string
 	retryable       func(error) bool
 	idempotent      func() bool
+	cacheable       func(Out, error) bool
+	resultSize      func(Out) int
+
+	answers *answers[Out] // of the process; nil: each element is asked for
 }
 
 func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
@@ -123,6 +140,12 @@ func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
 	if c, ok := optional[IdempotentCaller](cell); ok {
 		m.idempotent = c.Idempotent
 	}
+	if c, ok := optional[CachingCaller[Out]](cell); ok {
+		m.cacheable = c.Cacheable
+	}
+	if c, ok := optional[ResultSizer[Out]](cell); ok {
+		m.resultSize = c.ResultSize
+	}
 	return m
 }
 
@@ -139,6 +162,8 @@ func (m *methods[In, Out]) check(caller reflect.Type) error {
 		{"Key", fmt.Sprintf("Key(%v) string", reflect.TypeFor[In]()), m.key != nil},
 		{"Retryable", "Retryable(error) bool", m.retryable != nil},
 		{"Idempotent", "Idempotent() bool", m.idempotent != nil},
+		{"Cacheable", fmt.Sprintf("Cacheable(%v, error) bool", reflect.TypeFor[Out]()), m.cacheable != nil},
+		{"ResultSize", fmt.Sprintf("ResultSize(%v) int", reflect.TypeFor[Out]()), m.resultSize != nil},
 	} {
 		_, onValue := caller.MethodByName(method.name)
 		_, onPointer := reflect.PointerTo(caller).MethodByName(method.name)

@@ -20,7 +20,8 @@ import (
 //   - counters elements (that arrived), results (elements with a result),
 //     failures (elements that failed for good), batches, calls (attempts),
 //     retries, timeouts, bisections, hedges (second calls beside a slow one),
-//     late_answers (dropped, since the attempt was over), and flush_size,
+//     late_answers (dropped, since the attempt was over), cache_hits and
+//     cache_misses (keys, with Cache), and flush_size,
 //     flush_bytes, flush_linger and flush_bundle: what made a batch ready;
 //   - distributions batch_size (elements), batch_bytes (only with BatchBytes),
 //     call_ms (an attempt, in milliseconds) and wait_ms (from ready to the
@@ -46,6 +47,8 @@ var (
 	hedgesCounter     = beam.NewCounter(MetricsNamespace, "hedges")
 	lateCounter       = beam.NewCounter(MetricsNamespace, "late_answers")
 	limitGauge        = beam.NewGauge(MetricsNamespace, "in_flight_limit")
+	hitsCounter       = beam.NewCounter(MetricsNamespace, "cache_hits")
+	missesCounter     = beam.NewCounter(MetricsNamespace, "cache_misses")
 	breakerGauge      = beam.NewGauge(MetricsNamespace, "breaker_state")
 	flushCounters     = [...]beam.Counter{
 		ring.Size:   beam.NewCounter(MetricsNamespace, "flush_size"),
@@ -75,7 +78,9 @@ type tally struct {
 	bytes int
 	wait  time.Duration
 	calls []time.Duration
-	users []*metrics.Store // what the caller counted in each attempt
+	// Keys that were answered by the cache, or that were asked for.
+	hits, misses int
+	users        []*metrics.Store // what the caller counted in each attempt
 }
 
 // A callContext is what an attempt's call gets: its Info, and a metrics store

@@ -37,6 +37,9 @@ type settings struct {
 	FailBundle    bool
 	AcrossBundles bool
 	Dedup         bool
+	CacheEntries  int
+	CacheTTL      time.Duration
+	CacheBytes    int
 	Breaker       *pool.BreakerConfig
 	PerSecond     float64
 	Burst         int
@@ -195,12 +198,32 @@ func Bisect() Option {
 	return func(s *settings) { s.Bisect = true }
 }
 
-// Dedup asks elements of a batch that have the same Key once; each still gets
-// its own result, or its own failure. BatchSize counts the elements before
-// that. The result is one value for all of them, so what comes behind must not
-// change it in place. Default: off.
+// Dedup asks for elements that have the same Key once: those of a batch, and
+// those that another batch of the worker process is asking for at that moment;
+// each still gets its own result, or its own failure. BatchSize counts the
+// elements before that. The result is one value for all of them, so what comes
+// behind must not change it in place. Default: off.
 func Dedup() Option {
 	return func(s *settings) { s.Dedup = true }
+}
+
+// Cache keeps the last answers in the memory of the worker process, by the
+// element's Key: at most so many entries, at least 1, each for at most ttl, more
+// than 0. It includes Dedup. An element whose answer is kept takes no place in a
+// batch (in an Ordered bundle it may, to keep its turn, but is not asked for).
+// Failures are not kept, unless the caller's Cacheable says so. The result is one
+// value for all, so what comes behind must not change it in place. Default: off.
+//
+// The cache is otter's.
+func Cache(entries int, ttl time.Duration) Option {
+	return func(s *settings) { s.CacheEntries, s.CacheTTL = entries, ttl; s.given["Cache"] = true }
+}
+
+// CacheBytes bounds the keys and results that Cache keeps, at least 1: by the
+// caller's ResultSize, or by the lengths of strings and []byte. Default: no bound
+// but the entries.
+func CacheBytes(n int) Option {
+	return func(s *settings) { s.CacheBytes = n; s.given["CacheBytes"] = true }
 }
 
 // CircuitBreaker stops sending when failures of the last calls calls have
@@ -271,7 +294,9 @@ func FailBundle() Option {
 type abilities struct {
 	in         reflect.Type // its elements
 	sized      bool         // BatchBytes can know their size
-	keyed      bool         // Dedup can know their key
+	keyed      bool         // Dedup and Cache can know their key
+	out        reflect.Type // its results
+	weighed    bool         // CacheBytes can know their size
 	idempotent bool         // a call may be made twice
 }
 
@@ -303,6 +328,23 @@ func (s *settings) validate(caller abilities) error {
 	}
 	if s.Dedup && !caller.keyed {
 		checks = append(checks, fmt.Errorf("Dedup(): the key of a %v is not known: give the caller a method Key(%v) string", caller.in, caller.in))
+	}
+	if s.given["Cache"] {
+		if s.CacheEntries < 1 || s.CacheTTL <= 0 {
+			checks = append(checks, fmt.Errorf("Cache(%d, %v): the entries must be at least 1 and the time more than 0; leave it out for none", s.CacheEntries, s.CacheTTL))
+		}
+		if !caller.keyed {
+			checks = append(checks, fmt.Errorf("Cache(%d, %v): the key of a %v is not known: give the caller a method Key(%v) string", s.CacheEntries, s.CacheTTL, caller.in, caller.in))
+		}
+	}
+	if s.given["CacheBytes"] {
+		checks = append(checks, atLeast1("CacheBytes", s.CacheBytes))
+		if !s.given["Cache"] {
+			checks = append(checks, fmt.Errorf("CacheBytes(%d): there is no cache to bound: add Cache, or leave it out", s.CacheBytes))
+		}
+		if !caller.weighed {
+			checks = append(checks, fmt.Errorf("CacheBytes(%d): the size of a %v is not known: give the caller a method ResultSize(%v) int", s.CacheBytes, caller.out, caller.out))
+		}
 	}
 	if s.Linger < 0 {
 		checks = append(checks, fmt.Errorf("Linger(%v): must not be negative; 0 means that only size and the bundle's end seal a batch", s.Linger))

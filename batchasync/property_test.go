@@ -104,6 +104,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.maybe(func() { w.option(batchasync.RetryInterval(w.between(1, 50))) })
 	w.maybe(func() { w.ordered = true; w.option(batchasync.Ordered()) })
 	w.maybe(func() { w.dedup = true; w.option(batchasync.Dedup()) })
+	w.maybe(func() { w.dedup = true; w.option(batchasync.Cache(1+w.rng.IntN(50), w.between(1, 1000))) })
 	w.maybe(func() { w.option(batchasync.Bisect()) })
 	w.maybe(func() { w.fails = true; w.option(batchasync.FailBundle()) })
 	w.maybe(func() { w.option(batchasync.AcrossBundles()) })

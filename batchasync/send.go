@@ -6,7 +6,6 @@ package batchasync
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -92,7 +91,7 @@ func (s *sender[K, In, Out]) abandon() {
 // timer's goroutine.
 func (s *sender[K, In, Out]) dispatch(slot *slot[K, In, Out]) {
 	b := &sending[K, In, Out]{sender: s, slot: slot, ready: time.Now(), ctx: s.ctx}
-	if slot.Reason != ring.Linger && s.hub == nil {
+	if slot.Reason != ring.Linger && s.hub == nil && s.methods.answers == nil {
 		b.first = b.gather()
 	}
 	s.throttle.begin()
@@ -110,24 +109,30 @@ type sending[K, In, Out any] struct {
 
 	// first is what the first call gets. A full batch is read by dispatch,
 	// on the core that has just written it.
-	first []In
-	// unique are the elements that are asked for, if equal ones are asked
-	// for once; where tells which of them each element is.
-	unique []In
-	where  deduplication
+	first  []In
+	shared *sharing[Out] // if equal keys are asked for once; nil: they are not
 
 	tally tally
 	given []bool // elements that have been given back early; nil: none
 }
 
+// element is the i-th of those that are asked for.
+func (b *sending[K, In, Out]) element(i int) In {
+	if b.shared != nil {
+		i = b.shared.first[b.shared.asked[i]]
+	}
+	return b.slot.Items[i].in
+}
+
 // gather copies the elements that are asked for.
 func (b *sending[K, In, Out]) gather() []In {
-	if b.unique != nil {
-		return slices.Clone(b.unique)
+	n := len(b.slot.Items)
+	if b.shared != nil {
+		n = len(b.shared.asked)
 	}
-	elements := make([]In, len(b.slot.Items))
-	for i := range b.slot.Items {
-		elements[i] = b.slot.Items[i].in
+	elements := make([]In, n)
+	for i := range elements {
+		elements[i] = b.element(i)
 	}
 	return elements
 }
@@ -149,22 +154,19 @@ func (b *sending[K, In, Out]) Run(permit *pool.Permit) {
 	}
 	b.tally.size, b.tally.bytes = len(b.slot.Items), b.slot.Bytes
 	b.tally.wait = time.Since(b.ready)
-	if b.first == nil {
-		b.first = b.gather()
-	}
 	// The bundle has set the caller up; but if nobody has used it since, it
 	// may be down again.
 	if err := b.use(b.ctx); err != nil {
 		b.complete(attempt.Outcome[Out]{Err: err})
 		return
 	}
-	if b.config.Settings.Dedup {
-		b.unique, b.where = b.dedup(b.first)
-		b.first = b.gather()
-	}
-	if len(b.first) == 0 { // none of them has a key
-		b.Done(&attempt.Outcome[Out]{})
+	if b.methods.answers != nil {
+		b.shared = b.share()
+		b.ask()
 		return
+	}
+	if b.first == nil {
+		b.first = b.gather()
 	}
 	attempt.Run(b.ctx, len(b.first), &b.policy, b)
 }
@@ -181,11 +183,7 @@ func (b *sending[K, In, Out]) Elements(group []int) []In {
 	}
 	elements := make([]In, len(group))
 	for i, index := range group {
-		if b.unique != nil {
-			elements[i] = b.unique[index]
-		} else {
-			elements[i] = b.slot.Items[index].in
-		}
+		elements[i] = b.element(index)
 	}
 	return elements
 }
@@ -304,24 +302,22 @@ func (b *sending[K, In, Out]) Pause(ctx context.Context, d time.Duration) error 
 
 // Progress implements attempt.Service.
 func (b *sending[K, In, Out]) Progress(outcome *attempt.Outcome[Out], open []bool) {
-	some := *outcome
-	if b.config.Settings.Dedup {
-		some = spread(b.where, some)
-		all := make([]bool, len(b.where.asked))
-		for i, n := range b.where.asked {
-			all[i] = n >= 0 && open[n]
-		}
-		open = all
+	if b.shared != nil {
+		b.shared.take(outcome, open)
+		some, open := b.shared.outcome()
+		b.hub.give(b, &some, open)
+		return
 	}
-	b.hub.give(b, &some, open)
+	b.hub.give(b, outcome, open)
 }
 
 // Done implements attempt.Service.
 func (b *sending[K, In, Out]) Done(outcome *attempt.Outcome[Out]) {
-	b.pool.Shared.Done()
-	if b.config.Settings.Dedup {
-		*outcome = spread(b.where, *outcome)
+	if b.shared != nil {
+		b.asked(outcome)
+		return
 	}
+	b.pool.Shared.Done()
 	b.complete(*outcome)
 }
 
