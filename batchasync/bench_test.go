@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -163,5 +164,43 @@ func BenchmarkThroughput(b *testing.B) {
 			return batchasync.ParDo(s, &limited{}, col, batchasync.BatchSize(batch), batchasync.MaxInFlight(capacity))
 		})
 		b.ReportMetric(100*elements/took.Seconds()/limitedService.MaxThroughput(batch), "%limit")
+	}
+}
+
+// BenchmarkAcrossBundles runs 200 bundles of one element at once, again and
+// again. µs/elem is all of an element's cost, the harness that drives the bundle
+// included; µs/elem-alone is that with batches of each bundle's own.
+func BenchmarkAcrossBundles(b *testing.B) {
+	const bundles, rounds = 200, 50
+	run := func(opts ...batchasync.Option) (perElement time.Duration, meanBatch float64) {
+		first := batchasynctest.NewHarness(b, batchasync.New(&identity{}, append(opts, batchasync.BatchSize(100), batchasync.Linger(10*time.Millisecond))...))
+		harnesses := make([]*batchasynctest.Harness, bundles)
+		for i := range harnesses {
+			harnesses[i] = first.Clone(b)
+		}
+		var batches atomic.Int64
+		start := time.Now()
+		var running sync.WaitGroup
+		for _, h := range harnesses {
+			running.Go(func() {
+				for n := range rounds {
+					out, err := h.Bundle(batchasynctest.Element{Value: n})
+					if err != nil || len(out.Results()) != 1 {
+						b.Errorf("%d results, error %v", len(out.Results()), err)
+						return
+					}
+					batches.Add(out.Counter(batchasync.MetricsNamespace, "batches"))
+				}
+			})
+		}
+		running.Wait()
+		return time.Since(start) / (bundles * rounds), float64(bundles*rounds) / float64(batches.Load())
+	}
+	for b.Loop() {
+		alone, _ := run()
+		across, mean := run(batchasync.AcrossBundles())
+		b.ReportMetric(float64(across)/1e3, "µs/elem")
+		b.ReportMetric(float64(alone)/1e3, "µs/elem-alone")
+		b.ReportMetric(mean, "mean-batch")
 	}
 }

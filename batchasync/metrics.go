@@ -5,6 +5,7 @@ package batchasync
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"sync"
 	"time"
@@ -12,6 +13,10 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/metrics"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // MetricsNamespace is the namespace of this package's metrics. They are
@@ -29,6 +34,8 @@ import (
 //   - the gauges in_flight_limit, with AdaptiveInFlight, in hundredths of a
 //     call, and breaker_state, with CircuitBreaker: 0 closed, 1 open, 2
 //     half-open.
+//
+// Each call is an OpenTelemetry span, batchasync.Call, of the global provider.
 //
 // The time in which the service or the limits held a bundle's batches back is
 // counted where runners look for it before they scale, as
@@ -63,6 +70,23 @@ var (
 
 	throttlingCounter = beam.NewCounter("beam-throttling-metrics", "throttling-msecs")
 )
+
+// tracer is that of OpenTelemetry's global provider. If none is set, a span costs
+// next to nothing.
+var tracer = otel.Tracer("github.com/batchasync/beam-batchasync/batchasync")
+
+// describe tells a span of the call that it stands for.
+func describe(span trace.Span, info Info, size int, err error) {
+	span.SetAttributes(
+		attribute.String("batchasync.transform", info.Transform),
+		attribute.String("batchasync.batch_id", info.BatchID),
+		attribute.Int("batchasync.batch_size", size),
+		attribute.Int("batchasync.attempt", info.Attempt),
+	)
+	if err != nil {
+		span.SetStatus(codes.Error, fmt.Sprint(err)) // which survives an Error method that panics
+	}
+}
 
 // countSome keeps counters that stay at 0 out of the pipeline's result.
 func countSome(ctx context.Context, counter beam.Counter, n int64) {

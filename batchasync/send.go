@@ -14,6 +14,7 @@ import (
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Info is what a call may know of itself.
@@ -227,8 +228,14 @@ func (b *sending[K, In, Out]) Begin(ctx context.Context, info attempt.Info) cont
 // caller's Call returns, even if that is long after its timeout.
 func (b *sending[K, In, Out]) Call(ctx context.Context, batch []In) ([]Out, error) {
 	defer b.pool.Shared.Done()
+	ctx, span := tracer.Start(ctx, "batchasync.Call", trace.WithSpanKind(trace.SpanKindClient))
+	defer span.End()
 	results, err := b.methods.call(ctx, batch)
-	return results, withoutEmpty(err)
+	err = withoutEmpty(err)
+	if span.IsRecording() {
+		describe(span, InfoFrom(ctx), len(batch), err)
+	}
+	return results, err
 }
 
 // Hedge implements attempt.Service.
