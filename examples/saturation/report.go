@@ -9,7 +9,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/batchasync/beam-batchasync/examples/internal/chart"
+	"github.com/batchasync/beam-batchasync/internal/chart"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
 

@@ -1,7 +1,7 @@
 // Copyright 2026 The beam-batchasync authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package chart draws line charts as SVG, for the examples' documents: one file
+// Package chart draws line charts as SVG, for the documents: one file
 // for light and dark pages, with labels at the lines in place of a legend.
 package chart
 
