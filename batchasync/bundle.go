@@ -103,7 +103,9 @@ func setUp[K, In, Out any, C Caller[In, Out]](at **bundle[K, In, Out], config co
 	// pool hold on to must not hold the DoFn instance.
 	b := &bundle[K, In, Out]{config: &config}
 	b.result = func(e *entry[K, In], out Out) error { return b.put(b.results, e, out) }
-	b.pool = pool.For(config.ID, config.Settings.poolLimits(), func() *pool.Shared {
+	limits := config.Settings.poolLimits()
+	limits.Opened = config.logBreaker
+	b.pool = pool.For(config.ID, limits, func() *pool.Shared {
 		m := methodsOf[In, Out](cell)
 		if config.Settings.Dedup || config.Settings.CacheEntries > 0 {
 			m.answers = newAnswers(&config.Settings, m)
@@ -431,6 +433,17 @@ func (b *bundle[K, In, Out]) abandon() {
 		b.sender.abandon()
 	}
 	b.sender, b.feed = nil, nil
+}
+
+// logBreaker says aloud why nothing moves, and when it does again.
+func (c *config) logBreaker(open bool) {
+	ctx, of := context.Background(), c.Settings.Breaker
+	if open {
+		log.Warnf(ctx, "batchasync: %s: the circuit breaker has opened, for %d of the last %d calls failed: batches wait until the service answers a probe, which is made each %v",
+			c.Transform, of.Failures, of.Of, of.Delay)
+		return
+	}
+	log.Infof(ctx, "batchasync: %s: the circuit breaker has closed: the service has answered a probe", c.Transform)
 }
 
 // tearDown is called in a DoFn's Teardown.

@@ -115,6 +115,7 @@ type callContext struct {
 	context.Context
 	info       Info
 	pTransform string
+	seat       seat
 
 	meter   sync.Once
 	metered context.Context

@@ -106,8 +106,8 @@ func Linger(d time.Duration) Option {
 
 // MaxInFlight is the most calls at once, at least 1, for this transform in the
 // whole worker process, whatever the number of its bundles. A batch that waits
-// between two attempts does not count; a call that has overrun its Timeout and
-// ignores its context does not count either, since nothing can end it.
+// between two attempts does not count. Nor does a call that has overrun its
+// Timeout and ignores its context, from 100 ms after that on: nothing can end it.
 // Default: AdaptiveInFlight(1, 64).
 //
 // A bundle keeps at most MaxInFlight + 2 batches in memory; with
@@ -230,9 +230,10 @@ func CacheBytes(n int) Option {
 // failed: timed out, or ended with an error that another attempt may help. After
 // delay (and up to a fifth more or less, so that many workers don't come back
 // together) one call is let through as a probe, and its success lets all of them
-// go on. Batches wait meanwhile: it costs them no attempt, but MaxElapsed runs
-// on for those that have been tried before. The wait counts as throttling.
-// 1 ≤ failures ≤ calls, delay > 0. Default: off.
+// go on. Batches wait meanwhile, for as long as it takes: neither that nor a probe
+// that fails is an attempt of theirs. Only MaxElapsed bounds it, for those that
+// have been tried before. The wait counts as throttling, and the log says when
+// the breaker opens and closes. 1 ≤ failures ≤ calls, delay > 0. Default: off.
 //
 // The breaker is failsafe-go's. It is one for each transform and worker process,
 // as the limits below are.

@@ -6,6 +6,7 @@ package batchasync
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -107,6 +108,7 @@ type sending[K, In, Out any] struct {
 	ready  time.Time
 	ctx    context.Context
 	permit *pool.Permit
+	call   *callContext // of the attempt at hand, or of the last; not of a hedge
 
 	// first is what the first call gets. A full batch is read by dispatch,
 	// on the core that has just written it.
@@ -190,16 +192,20 @@ func (b *sending[K, In, Out]) Elements(group []int) []In {
 }
 
 // Admit implements attempt.Service.
-func (b *sending[K, In, Out]) Admit(ctx context.Context) error {
+func (b *sending[K, In, Out]) Admit(ctx context.Context) (probe bool, err error) {
 	b.throttle.begin()
 	defer b.throttle.end()
 	if err := b.permit.Resume(ctx); err != nil {
-		return err
+		return false, err
 	}
-	if err := b.pool.Admit(ctx); err != nil {
-		return err
+	if probe, err = b.pool.Admit(ctx); err != nil {
+		return false, err
 	}
-	return b.wanted()
+	if err := b.wanted(); err != nil {
+		b.pool.Cut()
+		return false, err
+	}
+	return probe, nil
 }
 
 // wanted returns an error when nobody waits for the batch any more.
@@ -212,7 +218,9 @@ func (b *sending[K, In, Out]) wanted() error {
 
 // Begin implements attempt.Service.
 func (b *sending[K, In, Out]) Begin(ctx context.Context, info attempt.Info) context.Context {
+	call := b.callContext(ctx, info.BatchID, info.Attempt)
 	if callOf(ctx) == nil { // it is no hedge
+		b.call = call
 		b.permit.Begin()
 		if info.Attempt == 1 {
 			b.pool.First()
@@ -221,13 +229,14 @@ func (b *sending[K, In, Out]) Begin(ctx context.Context, info attempt.Info) cont
 	// Ended by Call, however long that runs. Here, where the batch still
 	// holds the caller: Call may begin late.
 	b.pool.Shared.Again()
-	return b.callContext(ctx, info.BatchID, info.Attempt)
+	return call
 }
 
 // Call implements attempt.Service. It lets go of the shared caller when the
 // caller's Call returns, even if that is long after its timeout.
 func (b *sending[K, In, Out]) Call(ctx context.Context, batch []In) ([]Out, error) {
 	defer b.pool.Shared.Done()
+	defer callOf(ctx).seat.returned()
 	ctx, span := tracer.Start(ctx, "batchasync.Call", trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()
 	results, err := b.methods.call(ctx, batch)
@@ -253,13 +262,62 @@ func (b *sending[K, In, Out]) Late() { b.pool.Late() }
 // End implements attempt.Service.
 func (b *sending[K, In, Out]) End(end attempt.End) {
 	b.tally.calls = append(b.tally.calls, end.Took)
-	b.permit.End(end.Size, b.judge(end))
+	outcome := b.judge(end)
+	if b.call.seat.isEmpty() {
+		b.permit.End(end.Size, outcome)
+	} else {
+		left := b.permit.Leave()
+		b.call.seat.leave(func() { left.End(end.Size, outcome) })
+	}
 	if !end.Answered {
 		return // it may still be counting
 	}
 	if store := callOf(end.Context).counted(); store != nil {
 		b.tally.users = append(b.tally.users, store)
 	}
+}
+
+// A seat is a call's place among those in flight. A call whose context has ended
+// keeps it until it has returned, or at most for the grace: otherwise another call
+// would be there before this one is gone.
+type seat struct {
+	mu    sync.Mutex
+	empty bool
+	free  func() // nil: the attempt is not over
+}
+
+const grace = 100 * time.Millisecond
+
+func (s *seat) isEmpty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.empty
+}
+
+// returned says that the call has returned.
+func (s *seat) returned() {
+	s.mu.Lock()
+	s.empty = true
+	free := s.free
+	s.mu.Unlock()
+	if free != nil {
+		free()
+	}
+}
+
+// leave says that the attempt is over: free is called when the call has returned,
+// or after the grace.
+func (s *seat) leave(free func()) {
+	free = sync.OnceFunc(free)
+	s.mu.Lock()
+	empty := s.empty
+	s.free = free
+	s.mu.Unlock()
+	if empty {
+		free()
+		return
+	}
+	time.AfterFunc(grace, free)
 }
 
 // judge tells the limits how a call ended, and says what that means for the

@@ -72,9 +72,10 @@ type Service[In, Out any] interface {
 	// Elements returns the elements of group, which are indices into the
 	// batch (nil: all of it), in a slice that the call may change and keep.
 	Elements(group []int) []In
-	// Admit waits until an attempt may begin. If it gives up, because ctx
-	// has ended, the attempt is not made.
-	Admit(ctx context.Context) error
+	// Admit waits until an attempt may begin, and says whether that is a
+	// probe: if it fails, it is no attempt that counts. If it gives up,
+	// because ctx has ended, the attempt is not made.
+	Admit(ctx context.Context) (probe bool, err error)
 	// Begin makes the context of a call: of one that Admit or Hedge let in.
 	Begin(ctx context.Context, info Info) context.Context
 	// Call asks for the answers. It may run on after ctx has ended; then its
@@ -180,6 +181,8 @@ type work struct {
 	group []int // indices into the batch; nil: all
 	info  Info  // of the last attempt
 	made  int   // calls that the elements were in
+	free  int   // attempts that don't count
+	probe bool  // the attempt at hand is one
 
 	// last is how the last attempt with these elements failed, and how they
 	// end if there is no time left for another. errs are those of single
@@ -230,9 +233,10 @@ func (l *life[In, Out]) admit() (ok bool) {
 			if bounded {
 				ctx, cancel = context.WithDeadline(ctx, l.start.Add(l.policy.MaxElapsed))
 			}
-			err := l.service.Admit(ctx)
+			probe, err := l.service.Admit(ctx)
 			cancel()
 			if err == nil {
+				l.work.probe = probe
 				return true
 			}
 			if context.Cause(l.ctx) != nil {
@@ -439,6 +443,10 @@ func (c *call[In, Out]) end(ctx context.Context, answered bool, results []Out, e
 func (l *life[In, Out]) failed(results []Out, err error, verdict Verdict) (more bool) {
 	w := &l.work
 	w.last, w.errs = failed{err, verdict.Permanent, w.info}, nil
+	if w.probe {
+		w.free++
+	}
+	counted := w.info.Attempt - w.free
 	if verdict.Elements != nil {
 		l.split(results, &verdict)
 		if len(w.group) == 0 || l.over() {
@@ -447,13 +455,13 @@ func (l *life[In, Out]) failed(results []Out, err error, verdict Verdict) (more 
 	}
 	wait := verdict.RetryAfter
 	if wait == 0 {
-		wait = l.policy.backoff(w.info.Attempt)
+		wait = l.policy.backoff(max(counted, 1))
 	}
 	switch {
 	case verdict.TooLarge && w.info.Size > 1 && !l.spent(0):
 		l.bisect()
 		return true
-	case !verdict.Permanent && !l.spent(wait) && w.info.Attempt < l.policy.MaxAttempts:
+	case !verdict.Permanent && !l.spent(wait) && counted < l.policy.MaxAttempts:
 	case w.errs == nil && l.policy.Bisect && !l.spent(verdict.RetryAfter) && w.info.Size > 1:
 		l.bisect()
 		return true

@@ -81,6 +81,7 @@ type scripted struct {
 	pause    func(context.Context, time.Duration) error // in place of a wait
 	done     chan Outcome[string]
 	admit    func(context.Context) error
+	probes   func() bool // nil: no attempt is a probe
 	hedge    func() bool
 	hedged   atomic.Int32
 	late     atomic.Int32
@@ -136,11 +137,11 @@ func (s *scripted) End(end End) {
 	s.ends = append(s.ends, end)
 }
 
-func (s *scripted) Admit(ctx context.Context) error {
+func (s *scripted) Admit(ctx context.Context) (probe bool, err error) {
 	if s.admit != nil {
-		return s.admit(ctx)
+		err = s.admit(ctx)
 	}
-	return nil
+	return s.probes != nil && s.probes(), err
 }
 
 func (s *scripted) Hedge() (ended func()) {

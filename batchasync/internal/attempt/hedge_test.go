@@ -149,6 +149,27 @@ func TestAnAttemptThatIsNotAdmittedInTimeIsNotMade(t *testing.T) {
 	}
 }
 
+func TestAProbeThatFailsIsNoAttemptThatCounts(t *testing.T) {
+	p := policy()
+	p.MaxAttempts = 3
+	fail := fails(errBusy)
+	living(t, []step{fail, fail, fail, fail, succeeds}, func(t *testing.T, s *scripted) {
+		probes := []bool{false, true, true, false, false}
+		s.probes = func() bool { return probes[len(s.calls)] }
+		o := s.Run(t.Context(), input(2), p)
+		require.Equal(t, results(2), o.Results)
+		require.Equal(t, 5, o.Calls)
+		require.Equal(t, 5, s.calls[4].Attempt)
+	})
+	living(t, []step{fail, fail, fail, fail, succeeds}, func(t *testing.T, s *scripted) {
+		probes := []bool{false, true, false, false}
+		s.probes = func() bool { return probes[len(s.calls)] }
+		o := s.Run(t.Context(), input(2), p)
+		require.Len(t, s.calls, 4)
+		require.Equal(t, 4, o.Failures[0].Attempts)
+	})
+}
+
 func TestABatchEndsWithItsContextBeforeItIsAdmitted(t *testing.T) {
 	gone := errors.New("gone")
 	synctest.Test(t, func(t *testing.T) {

@@ -91,13 +91,14 @@ var (
 
 // Limits are what a pool lets through.
 type Limits struct {
-	InFlight    int            // calls at once
-	Adaptive    *Adaptive      // in place of InFlight; nil: none
-	Sizes       *Sizes         // of batches; nil: fixed
-	Breaker     *BreakerConfig // nil: none
-	PerSecond   float64        // calls a second; 0: any number
-	Burst       int            // calls at once after a pause, with PerSecond
-	RetryBudget float64        // retries, as a share of all first attempts; 0: any number
+	InFlight    int             // calls at once
+	Adaptive    *Adaptive       // in place of InFlight; nil: none
+	Sizes       *Sizes          // of batches; nil: fixed
+	Breaker     *BreakerConfig  // nil: none
+	Opened      func(open bool) // hears when the breaker opens or closes; nil: nobody does
+	PerSecond   float64         // calls a second; 0: any number
+	Burst       int             // calls at once after a pause, with PerSecond
+	RetryBudget float64         // retries, as a share of all first attempts; 0: any number
 }
 
 // Adaptive bounds a limit that finds the number of calls that the service bears
@@ -124,7 +125,7 @@ func For(id string, limits Limits, newShared func() *Shared) *Pool {
 	p := &Pool{
 		Shared:  newShared(),
 		limit:   &static{limit: limits.InFlight},
-		breaker: newBreaker(limits.Breaker),
+		breaker: newBreaker(limits.Breaker, limits.Opened),
 		rate:    newRate(limits.PerSecond, limits.Burst),
 		budget:  newBudget(limits.RetryBudget),
 	}
@@ -238,21 +239,22 @@ func (p *Pool) Common(first func() any) any {
 	return p.common.value
 }
 
-// Admit waits until the breaker and the rate let a call through. Whoever is let
-// through calls Report or Cut.
-func (p *Pool) Admit(ctx context.Context) error {
+// Admit waits until the breaker and the rate let a call through, and says
+// whether that is a probe of the breaker's. Whoever is let through calls Report
+// or Cut.
+func (p *Pool) Admit(ctx context.Context) (probe bool, err error) {
 	if p.breaker != nil {
-		if err := p.breaker.admit(ctx); err != nil {
-			return err
+		if probe, err = p.breaker.admit(ctx); err != nil {
+			return false, err
 		}
 	}
 	if p.rate != nil {
 		if err := p.rate.Wait(ctx); err != nil {
 			p.Cut()
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return probe, nil
 }
 
 // First hears of a batch's first attempt: it pays for retries.
@@ -362,6 +364,14 @@ func (p *Permit) Return() {
 	if p.held {
 		p.giveBack(0, Ignored)
 	}
+}
+
+// Leave returns the permit's place as a permit of its own, for a call that has not
+// returned: p is not held any more.
+func (p *Permit) Leave() *Permit {
+	left := *p
+	p.held = false
+	return &left
 }
 
 func (p *Permit) giveBack(size int, o Outcome) {

@@ -24,26 +24,33 @@ type BreakerConfig struct {
 type breaker struct {
 	circuitbreaker.CircuitBreaker[any]
 
+	turn chan struct{} // holds one token, for the first of those who wait
+
 	mu      sync.Mutex
 	changed chan struct{} // closed with the next change of state
 }
 
-func newBreaker(c *BreakerConfig) *breaker {
+func newBreaker(c *BreakerConfig, changed func(open bool)) *breaker {
 	if c == nil {
 		return nil
 	}
-	b := &breaker{changed: make(chan struct{})}
+	b := &breaker{turn: make(chan struct{}, 1), changed: make(chan struct{})}
+	b.turn <- struct{}{}
 	b.CircuitBreaker = circuitbreaker.NewBuilder[any]().
 		WithFailureThresholdRatio(uint(c.Failures), uint(c.Of)).
 		WithSuccessThreshold(1).
 		WithDelay(c.Delay).
 		// The probes of a thousand workers must not come at once.
 		WithJitterFactor(0.2).
-		OnStateChanged(func(circuitbreaker.StateChangedEvent) {
+		OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
 			b.mu.Lock()
-			defer b.mu.Unlock()
 			close(b.changed)
 			b.changed = make(chan struct{})
+			b.mu.Unlock()
+			// That a probe has failed is no news.
+			if changed != nil && (e.OldState == circuitbreaker.ClosedState || e.NewState == circuitbreaker.ClosedState) {
+				changed(e.NewState == circuitbreaker.OpenState)
+			}
 		}).Build()
 	return b
 }
@@ -54,12 +61,22 @@ func (b *breaker) change() <-chan struct{} {
 	return b.changed
 }
 
-// admit waits until the breaker lets a call through.
-func (b *breaker) admit(ctx context.Context) error {
+// admit waits until the breaker lets a call through, and says whether that is a
+// probe. Those who wait are let through in the order in which they came.
+func (b *breaker) admit(ctx context.Context) (probe bool, err error) {
+	if b.IsClosed() && b.TryAcquirePermit() {
+		return false, nil
+	}
+	select {
+	case <-b.turn:
+		defer func() { b.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
 	for {
 		changed := b.change() // before it is asked, or a change could be missed
 		if b.TryAcquirePermit() {
-			return nil
+			return b.IsHalfOpen(), nil
 		}
 		var over <-chan time.Time
 		stop := func() bool { return true }
@@ -74,7 +91,7 @@ func (b *breaker) admit(ctx context.Context) error {
 		}
 		stop()
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		}
 	}
 }

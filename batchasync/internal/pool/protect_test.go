@@ -19,12 +19,17 @@ func newGated(limits Limits) *Pool {
 	return For(newID(), limits, newPlain)
 }
 
+func admit(ctx context.Context, p *Pool) error {
+	_, err := p.Admit(ctx)
+	return err
+}
+
 // admitted admits n calls at once, and counts them as they are let through.
 func admitted(ctx context.Context, p *Pool, n int) *journal {
 	var j journal
 	for range n {
 		go func() {
-			if err := p.Admit(ctx); err == nil {
+			if _, err := p.Admit(ctx); err == nil {
 				j.note("in")
 			} else {
 				j.note("out")
@@ -47,7 +52,7 @@ func TestABreakerOpensWaitsAndProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newGated(Limits{Breaker: &BreakerConfig{Failures: 3, Of: 4, Delay: delay}})
 		for _, well := range []bool{false, true, false, false} {
-			require.NoError(t, p.Admit(t.Context()))
+			require.NoError(t, admit(t.Context(), p))
 			require.Zero(t, breakerState(t, p))
 			p.Report(well)
 		}
@@ -92,7 +97,7 @@ func TestAWaitForABreakerEndsWithItsContext(t *testing.T) {
 		p.Report(false)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(gone) })
-		require.Equal(t, gone, p.Admit(ctx))
+		require.Equal(t, gone, admit(ctx, p))
 	})
 }
 
@@ -119,11 +124,11 @@ func TestCallsStartAtTheRate(t *testing.T) {
 func TestACallThatEndsBeforeItsRateAllowsGivesItsProbeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newGated(Limits{PerSecond: 0.001, Burst: 1, Breaker: &BreakerConfig{Failures: 1, Of: 1, Delay: time.Second}})
-		require.NoError(t, p.Admit(t.Context()))
+		require.NoError(t, admit(t.Context(), p))
 		p.Report(false)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		require.Error(t, p.Admit(ctx))
+		require.Error(t, admit(ctx, p))
 		require.EqualValues(t, 1, breakerState(t, p), "open, not half-open with a probe that nobody makes")
 	})
 }
@@ -262,7 +267,7 @@ func TestLateAnswersAreCountedOnce(t *testing.T) {
 	require.Zero(t, p.TakeLate())
 	_, ok := p.Breaker()
 	require.False(t, ok)
-	require.NoError(t, p.Admit(t.Context()))
+	require.NoError(t, admit(t.Context(), p))
 	p.Report(false)
 	p.Cut()
 	p.First()
