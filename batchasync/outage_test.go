@@ -54,18 +54,16 @@ func TestAServiceGoesDownAndComesBack(t *testing.T) {
 					} else {
 						config.Outages = []batchasynctest.Outage{{From: down, To: up}}
 					}
-					var whileDown, back int64
+					var whileDown int64
 					service := batchasynctest.NewService(config)
 					var mu sync.Mutex
 					inFlight, mostBack := 0, 0
 					caller := &script{call: func(ctx context.Context, batch []int) ([]string, error) {
 						mu.Lock()
 						inFlight++
-						switch now := time.Since(start); {
-						case isDown():
+						if isDown() {
 							whileDown++
-						case now >= up && now < up+3*time.Second: // one probe may still hang for 1 s, and the next is made within 1.2 s
-							back++
+						} else if time.Since(start) >= up {
 							mostBack = max(mostBack, inFlight)
 						}
 						mu.Unlock()
@@ -102,10 +100,10 @@ func TestAServiceGoesDownAndComesBack(t *testing.T) {
 						})
 					}
 					running.Wait()
-					t.Logf("%d calls while it was down, %d in the three seconds after, most at once %d", whileDown, back, mostBack)
+					t.Logf("%d calls while it was down, most at once after that %d", whileDown, mostBack)
 					require.LessOrEqual(t, service.Stats().MaxInFlight, limit)
 					require.LessOrEqual(t, mostBack, limit)
-					require.NotZero(t, back)
+					require.NotZero(t, mostBack)
 					require.LessOrEqual(t, whileDown, test.whileDown)
 				})
 			})
