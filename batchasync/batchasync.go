@@ -183,6 +183,11 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 	if err := m.check(t); err != nil {
 		refuse("%v", err)
 	}
+	if m.validate != nil {
+		if err := m.validate(); err != nil {
+			refuse("%T: %v", caller, err)
+		}
+	}
 	encoded, err := json.Marshal(caller)
 	if err == nil {
 		err = json.Unmarshal(encoded, new(C))

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A Caller answers a batch of inputs with one bulk call: a query, a request, a
@@ -32,8 +33,9 @@ import (
 // Permanent; with a *BatchError only some of its elements fail.
 //
 // These optional methods are recognized too: Setup, Teardown, ElementSize, Key,
-// Retryable, Idempotent, Cacheable and ResultSize; see SetupCaller and the interfaces beside it. The word is from
-// Beam Java's RequestResponseIO.
+// Retryable, Idempotent, Cacheable, ResultSize, Validate and HoldUntil; see
+// SetupCaller and the interfaces beside it. The word is from Beam Java's
+// RequestResponseIO.
 type Caller[In, Out any] interface {
 	Call(ctx context.Context, batch []In) ([]Out, error)
 }
@@ -93,6 +95,23 @@ type ResultSizer[Out any] interface {
 	ResultSize(result Out) int
 }
 
+// A ValidatingCaller says what is wrong with its exported fields, before the
+// pipeline runs: the transform's construction panics with that error. It is not
+// asked on the worker.
+type ValidatingCaller interface {
+	Validate() error
+}
+
+// A HoldingCaller says until when the service wants to be left alone, as it may
+// in the answer to a call: no attempt of any batch begins in this process before
+// that time. The wait costs neither an attempt nor Timeout, and counts as
+// throttling; MaxElapsed runs on for batches that have been tried before. It is
+// asked before each attempt, by several goroutines at once. A time that has
+// passed, as the zero Time has, holds nothing back.
+type HoldingCaller interface {
+	HoldUntil() time.Time
+}
+
 // optional returns the caller as a T, if it is one. C itself may lack what *C has: a
 // struct that is passed by value and has a Setup on its pointer.
 func optional[T, C any](cell *C) (T, bool) {
@@ -113,6 +132,8 @@ type methods[In, Out any] struct {
 	idempotent      func() bool
 	cacheable       func(Out, error) bool
 	resultSize      func(Out) int
+	validate        func() error
+	holdUntil       func() time.Time
 
 	answers *answers[Out] // of the process; nil: each element is asked for
 }
@@ -146,6 +167,12 @@ func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
 	if c, ok := optional[ResultSizer[Out]](cell); ok {
 		m.resultSize = c.ResultSize
 	}
+	if c, ok := optional[ValidatingCaller](cell); ok {
+		m.validate = c.Validate
+	}
+	if c, ok := optional[HoldingCaller](cell); ok {
+		m.holdUntil = c.HoldUntil
+	}
 	return m
 }
 
@@ -164,6 +191,8 @@ func (m *methods[In, Out]) check(caller reflect.Type) error {
 		{"Idempotent", "Idempotent() bool", m.idempotent != nil},
 		{"Cacheable", fmt.Sprintf("Cacheable(%v, error) bool", reflect.TypeFor[Out]()), m.cacheable != nil},
 		{"ResultSize", fmt.Sprintf("ResultSize(%v) int", reflect.TypeFor[Out]()), m.resultSize != nil},
+		{"Validate", "Validate() error", m.validate != nil},
+		{"HoldUntil", "HoldUntil() time.Time", m.holdUntil != nil},
 	} {
 		_, onValue := caller.MethodByName(method.name)
 		_, onPointer := reflect.PointerTo(caller).MethodByName(method.name)

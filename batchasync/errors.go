@@ -62,6 +62,23 @@ type tooLargeError struct{ error }
 
 func (e *tooLargeError) Unwrap() error { return e.error }
 
+// Halve marks an error of Call that some elements of the batch are the reason
+// for, and it is not known which: the batch is not sent again as it is, but in
+// halves, as Bisect would, until the bad elements stand alone; those fail for
+// good. Unlike Bisect it does so for this error alone, and not for a service
+// that is down; unlike TooLarge it says nothing of the batch's size. Halve(nil)
+// is nil.
+func Halve(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &halveError{err}
+}
+
+type halveError struct{ error }
+
+func (e *halveError) Unwrap() error { return e.error }
+
 // A BatchError reports a call that failed for some of its elements. Call
 // returns it with the results, of which those of the failed elements are
 // ignored; if all failed, the results may be nil. The others' results are kept,
@@ -182,6 +199,8 @@ func classify(err error, n int, retryable func(error) bool) attempt.Verdict {
 			v.Permanent, marked = true, true
 		case *tooLargeError:
 			v.TooLarge, v.Permanent, marked = true, true, true
+		case *halveError:
+			v.Halve, v.Permanent, marked = true, true, true
 		case *retryAfterError:
 			v.RetryAfter, marked = max(v.RetryAfter, e.after), true
 		case *BatchError:

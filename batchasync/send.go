@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/metrics"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
@@ -198,6 +199,9 @@ func (b *sending[K, In, Out]) Admit(ctx context.Context) (probe bool, err error)
 	if err := b.permit.Resume(ctx); err != nil {
 		return false, err
 	}
+	if err := b.hold(ctx); err != nil {
+		return false, err
+	}
 	if probe, err = b.pool.Admit(ctx); err != nil {
 		return false, err
 	}
@@ -206,6 +210,37 @@ func (b *sending[K, In, Out]) Admit(ctx context.Context) (probe bool, err error)
 		return false, err
 	}
 	return probe, nil
+}
+
+// hold waits for as long as the caller says that the service wants no call. It
+// keeps its permit: those behind it are not wanted either.
+func (b *sending[K, In, Out]) hold(ctx context.Context) error {
+	for {
+		wait := b.held()
+		if wait <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C: // and ask again: another answer may have moved the time
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// held is how long no call may begin. A HoldUntil that panics holds nothing.
+func (b *sending[K, In, Out]) held() time.Duration {
+	if b.methods.holdUntil == nil {
+		return 0
+	}
+	until, err := guard.Run("HoldUntil", func() (time.Time, error) { return b.methods.holdUntil(), nil })
+	if err != nil {
+		log.Warnf(b.ctx, "batchasync: %s: %v", b.config.Transform, err)
+		return 0
+	}
+	return time.Until(until)
 }
 
 // wanted returns an error when nobody waits for the batch any more.
@@ -249,6 +284,9 @@ func (b *sending[K, In, Out]) Call(ctx context.Context, batch []In) ([]Out, erro
 
 // Hedge implements attempt.Service.
 func (b *sending[K, In, Out]) Hedge() (ended func()) {
+	if b.held() > 0 {
+		return nil
+	}
 	permit := b.pool.Try()
 	if permit == nil {
 		return nil

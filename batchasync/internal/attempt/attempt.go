@@ -61,6 +61,7 @@ type Verdict struct {
 	Permanent  bool          // another attempt has no chance
 	RetryAfter time.Duration // what the service asks to wait, if it does
 	TooLarge   bool          // fewer elements a call have a chance
+	Halve      bool          // some of the elements are the reason, and not the number of them
 	Elements   map[int]error // the elements that failed, by position, if the others have their results
 	Err        error         // says more than the error that was judged, if it is set
 }
@@ -458,7 +459,7 @@ func (l *life[In, Out]) failed(results []Out, err error, verdict Verdict) (more 
 		wait = l.policy.backoff(max(counted, 1))
 	}
 	switch {
-	case verdict.TooLarge && w.info.Size > 1 && !l.spent(0):
+	case (verdict.TooLarge || verdict.Halve) && w.info.Size > 1 && !l.spent(0):
 		l.bisect()
 		return true
 	case !verdict.Permanent && !l.spent(wait) && counted < l.policy.MaxAttempts:
