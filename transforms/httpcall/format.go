@@ -1,0 +1,366 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package httpcall
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/batchasync/beam-batchasync/batchasync"
+)
+
+// A format is how batches and answers are written. The paths in it are gjson's.
+type format struct {
+	request  string // names with dots
+	members  map[string]any
+	response string
+	id       string // "": by order
+	failure  string // "": there is none
+	lines    bool
+}
+
+// path is names with dots between them as a path of gjson's, in which many
+// characters have a meaning of their own.
+func path(names string) string {
+	if names == "" {
+		return ""
+	}
+	parts := strings.Split(names, ".")
+	for i, name := range parts {
+		parts[i] = gjson.Escape(name)
+	}
+	return strings.Join(parts, ".")
+}
+
+// A request is a batch as it is sent. Its items are the elements that can be
+// sent, those that are equal but once.
+type request struct {
+	body   []byte
+	items  int
+	item   []int          // the item of each element; -1: it has failed
+	ids    []string       // of each item
+	byID   map[string]int // items
+	failed batchasync.BatchError
+}
+
+func (r *request) fail(element int, err error) {
+	r.item[element] = -1
+	r.failed.Fail(element, err)
+}
+
+// encode writes a batch. Elements that can't be sent fail alone.
+func encode[In any](f format, batch []In) (*request, error) {
+	r := &request{item: make([]int, len(batch)), byID: map[string]int{}}
+	var b bytes.Buffer
+	begin, end, err := f.frame()
+	if err != nil {
+		return nil, err
+	}
+	b.WriteString(begin)
+	encoder := newEncoder(&b)
+	var spans [][2]int // where the items are; by id only
+	for i, element := range batch {
+		before := b.Len()
+		if r.items > 0 && !f.lines {
+			b.WriteByte(',')
+		}
+		from := b.Len()
+		if err := encoder.Encode(element); err != nil {
+			b.Truncate(before)
+			r.fail(i, batchasync.Permanent(fmt.Errorf("the element can't be written as JSON: %w", err)))
+			continue
+		}
+		to := b.Len() - 1 // before the line's end
+		if f.id != "" {
+			id, err := idOf(gjson.ParseBytes(b.Bytes()[from:to]), f.id)
+			if err != nil {
+				b.Truncate(before)
+				r.fail(i, batchasync.Permanent(fmt.Errorf("the element %w", err)))
+				continue
+			}
+			if first, ok := r.byID[id]; ok {
+				if span := spans[first]; !bytes.Equal(b.Bytes()[from:to], b.Bytes()[span[0]:span[1]]) {
+					// An answer could be the one's or the other's.
+					return nil, batchasync.Halve(fmt.Errorf("two elements that differ have the id %s: they can't be in one call", id))
+				}
+				b.Truncate(before)
+				r.item[i] = first
+				continue
+			}
+			r.byID[id] = r.items
+			r.ids = append(r.ids, id)
+			spans = append(spans, [2]int{from, to})
+		}
+		if !f.lines {
+			b.Truncate(to)
+		}
+		r.item[i] = r.items
+		r.items++
+	}
+	b.WriteString(end)
+	r.body = b.Bytes()
+	return r, nil
+}
+
+// frame is what stands around the items.
+func (f format) frame() (begin, end string, err error) {
+	if f.lines {
+		return "", "", nil
+	}
+	if f.request == "" {
+		return "[", "]", nil
+	}
+	begin, end = "{", "]"
+	if len(f.members) > 0 {
+		members, err := json.Marshal(f.members)
+		if err != nil {
+			return "", "", batchasync.Permanent(fmt.Errorf("write RequestMembers as JSON: %w", err))
+		}
+		begin = string(members[:len(members)-1]) + ","
+	}
+	for i, name := range strings.Split(f.request, ".") {
+		if i > 0 {
+			begin += "{"
+		}
+		begin += string(gjson.AppendJSONString(nil, name)) + ":"
+		end += "}"
+	}
+	return begin + "[", end, nil
+}
+
+// newEncoder writes JSON without the escapes that only browsers need.
+func newEncoder(b *bytes.Buffer) *json.Encoder {
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false)
+	return e
+}
+
+func encodeItem(element any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := newEncoder(&b).Encode(element); err != nil {
+		return nil, err
+	}
+	return b.Bytes()[:b.Len()-1], nil
+}
+
+// idOf is an item's id, as JSON, in one form for each string.
+func idOf(item gjson.Result, path string) (string, error) {
+	id := item
+	if item.IsObject() {
+		id = item.Get(path)
+	}
+	switch {
+	case id.Type == gjson.String:
+		return string(gjson.AppendJSONString(nil, id.Str)), nil
+	case id.Type == gjson.Number:
+		return id.Raw, nil
+	case !id.Exists() || item.IsArray():
+		return "", fmt.Errorf("has no member %q, which IDField says", path)
+	}
+	return "", fmt.Errorf("has something else than a string or a number in the member %q, which IDField says", path)
+}
+
+// decode reads the answers of a request's items, and the errors of those that
+// failed.
+func decode[Out any](f format, r *request, a *Answer) ([]Out, map[int]error, error) {
+	if reflect.TypeFor[Out]().Size() == 0 && len(bytes.TrimSpace(a.Body)) == 0 {
+		return make([]Out, r.items), nil, nil
+	}
+	array, items, err := f.split(a)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(items) != r.items && f.id == "" {
+		return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("%d answers for %d elements: without IDField it must have one for each, in the order of the elements", len(items), r.items)))
+	}
+	failed := map[int]error{} // by item
+	of := make([]int, len(items))
+	null := takesNull[Out]()
+	for i, item := range items {
+		of[i] = i
+		if f.id != "" {
+			id, err := idOf(item, f.id)
+			if err != nil {
+				return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("answer %d %w", i, err)))
+			}
+			at, ok := r.byID[id]
+			if !ok {
+				return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("answer %d has the id %s, which no element of the call has", i, a.Show(id))))
+			}
+			of[i] = at
+		}
+		switch {
+		case item.Type == gjson.Null && !null:
+			failed[of[i]] = batchasync.Permanent(fmt.Errorf("the service's answer for the element is null, which a %v can't be", reflect.TypeFor[Out]()))
+		case f.failure != "" && item.IsObject():
+			if failure := item.Get(f.failure); fails(failure) {
+				failed[of[i]] = a.failure(item, failure)
+			}
+		}
+	}
+	if f.id != "" {
+		r.reconcile(of, failed, a)
+	}
+	outs := make([]Out, 0, len(items))
+	if array != nil && len(failed) == 0 && json.Unmarshal(array, &outs) == nil {
+		return sorted(outs, of, f.id != "", r.items), failed, nil
+	}
+	// One by one, to see which of them are no Outs.
+	outs = make([]Out, r.items)
+	for i, item := range items {
+		if failed[of[i]] != nil {
+			continue
+		}
+		if err := json.Unmarshal([]byte(item.Raw), &outs[of[i]]); err != nil {
+			failed[of[i]] = batchasync.Permanent(fmt.Errorf("the service's answer for the element is no %v: %s: %s", reflect.TypeFor[Out](), a.Show(err.Error()), a.Show(item.Raw)))
+		}
+	}
+	return outs, failed, nil
+}
+
+// split finds the items of an answer, and the array that they are in, if they
+// are in one.
+func (f format) split(a *Answer) (array []byte, items []gjson.Result, err error) {
+	broken := func(part []byte) error {
+		// No permanent error: it is a proxy's page, or has broken off,
+		// more often than not.
+		var value json.RawMessage
+		err := json.Unmarshal(part, &value)
+		if len(bytes.TrimSpace(part)) == 0 {
+			err = errors.New("it is empty")
+		}
+		return a.wrong(fmt.Errorf("the answer is not JSON: %w", err))
+	}
+	if f.lines {
+		for line := range bytes.Lines(a.Body) {
+			line = bytes.TrimSpace(line)
+			if len(line) == 0 {
+				continue
+			}
+			if !json.Valid(line) {
+				return nil, nil, broken(line)
+			}
+			items = append(items, gjson.ParseBytes(line))
+		}
+		return nil, items, nil
+	}
+	if !json.Valid(a.Body) {
+		return nil, nil, broken(a.Body)
+	}
+	found := gjson.ParseBytes(a.Body)
+	array = a.Body
+	if f.response != "" {
+		found = found.Get(f.response)
+		array = []byte(found.Raw)
+		if !found.IsArray() {
+			return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("the answer has no array in the member %q, which ResponseField says", f.response)))
+		}
+	}
+	if !found.IsArray() {
+		return nil, nil, batchasync.Permanent(a.wrong(errors.New("the answer is no array: set ResponseField to the member that has it")))
+	}
+	found.ForEach(func(_, item gjson.Result) bool {
+		items = append(items, item)
+		return true
+	})
+	return array, items, nil
+}
+
+// reconcile notes the items that have no answer, or several.
+func (r *request) reconcile(of []int, failed map[int]error, a *Answer) {
+	answers := make([]int, r.items)
+	for _, item := range of {
+		answers[item]++
+	}
+	for item, n := range answers {
+		switch {
+		case n == 0:
+			failed[item] = batchasync.Permanent(fmt.Errorf("the service's answer has no item with the id %s", a.Show(r.ids[item])))
+		case n > 1:
+			failed[item] = batchasync.Permanent(fmt.Errorf("the service's answer has %d items with the id %s: it is not known which one counts", n, a.Show(r.ids[item])))
+		}
+	}
+}
+
+// sorted brings answers into the order of the items.
+func sorted[Out any](outs []Out, of []int, byID bool, items int) []Out {
+	if !byID {
+		return outs
+	}
+	in := make([]Out, items)
+	for i, item := range of {
+		in[item] = outs[i]
+	}
+	return in
+}
+
+// spread gives each element of the batch the answer of its item.
+func spread[Out any](r *request, outs []Out, failed map[int]error) ([]Out, error) {
+	if len(r.item) == r.items && len(failed) == 0 {
+		return outs, nil
+	}
+	all := make([]Out, len(r.item))
+	for i, item := range r.item {
+		switch {
+		case item < 0:
+		case failed[item] != nil:
+			r.failed.Fail(i, failed[item])
+		default:
+			all[i] = outs[item]
+		}
+	}
+	return all, r.failed.Err()
+}
+
+// takesNull reports whether null is a value of an Out: json leaves what can't
+// be null as it is, and a zero would pass for an answer.
+func takesNull[Out any]() bool {
+	switch t := reflect.TypeFor[Out](); t.Kind() {
+	case reflect.Pointer, reflect.Interface, reflect.Map, reflect.Slice:
+		return true
+	default:
+		return reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]())
+	}
+}
+
+// fails reports whether the member for an item's error has one.
+func fails(member gjson.Result) bool {
+	switch member.Type {
+	case gjson.Null, gjson.False:
+		return false
+	case gjson.String:
+		return member.Str != ""
+	case gjson.Number:
+		return member.Num != 0
+	case gjson.JSON:
+		empty := true
+		member.ForEach(func(gjson.Result, gjson.Result) bool { empty = false; return false })
+		return !empty
+	}
+	return member.Exists()
+}
+
+// failure is the error of one element.
+func (a *Answer) failure(item, member gjson.Result) error {
+	text := member.String()
+	if message := member.Get("message"); message.Type == gjson.String {
+		text = message.Str
+	}
+	err := fmt.Errorf("the service refused the element: %s", a.Show(text))
+	for _, place := range []gjson.Result{member.Get("status"), member.Get("code"), item.Get("status"), item.Get("code")} {
+		if status := place.Int(); status >= 400 && status < 600 {
+			if retryable(int(status)) {
+				return err
+			}
+			return batchasync.Permanent(err)
+		}
+	}
+	return err
+}
