@@ -96,8 +96,8 @@ func (a *Answer) Show(text string) string {
 	return excerpt(a.hide.beginning([]byte(text[:min(len(text), beginningBytes)])))
 }
 
-// wrong is an error about the answer, which it shows the beginning of.
-func (a *Answer) wrong(err error) error {
+// Wrong wraps an error about the answer, with its beginning as Show shows it.
+func (a *Answer) Wrong(err error) error {
 	return fmt.Errorf("POST %s: %w; the answer (%d, Content-Type %q) begins: %s", a.shown, err, a.Status,
 		a.Show(a.Header.Get("Content-Type")), a.Show(string(a.Body[:min(len(a.Body), beginningBytes)])))
 }

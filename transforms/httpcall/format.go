@@ -178,7 +178,7 @@ func decode[Out any](f format, r *request, a *Answer) ([]Out, map[int]error, err
 		return nil, nil, err
 	}
 	if len(items) != r.items && f.id == "" {
-		return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("%d answers for %d elements: without IDField it must have one for each, in the order of the elements", len(items), r.items)))
+		return nil, nil, batchasync.Permanent(a.Wrong(fmt.Errorf("%d answers for %d elements: without IDField it must have one for each, in the order of the elements", len(items), r.items)))
 	}
 	failed := map[int]error{} // by item
 	of := make([]int, len(items))
@@ -188,11 +188,11 @@ func decode[Out any](f format, r *request, a *Answer) ([]Out, map[int]error, err
 		if f.id != "" {
 			id, err := idOf(item, f.id)
 			if err != nil {
-				return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("answer %d %w", i, err)))
+				return nil, nil, batchasync.Permanent(a.Wrong(fmt.Errorf("answer %d %w", i, err)))
 			}
 			at, ok := r.byID[id]
 			if !ok {
-				return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("answer %d has the id %s, which no element of the call has", i, a.Show(id))))
+				return nil, nil, batchasync.Permanent(a.Wrong(fmt.Errorf("answer %d has the id %s, which no element of the call has", i, a.Show(id))))
 			}
 			of[i] = at
 		}
@@ -236,7 +236,7 @@ func (f format) split(a *Answer) (array []byte, items []gjson.Result, err error)
 		if len(bytes.TrimSpace(part)) == 0 {
 			err = errors.New("it is empty")
 		}
-		return a.wrong(fmt.Errorf("the answer is not JSON: %w", err))
+		return a.Wrong(fmt.Errorf("the answer is not JSON: %w", err))
 	}
 	if f.lines {
 		for line := range bytes.Lines(a.Body) {
@@ -260,11 +260,11 @@ func (f format) split(a *Answer) (array []byte, items []gjson.Result, err error)
 		found = found.Get(f.response)
 		array = []byte(found.Raw)
 		if !found.IsArray() {
-			return nil, nil, batchasync.Permanent(a.wrong(fmt.Errorf("the answer has no array in the member %q, which ResponseField says", f.response)))
+			return nil, nil, batchasync.Permanent(a.Wrong(fmt.Errorf("the answer has no array in the member %q, which ResponseField says", f.response)))
 		}
 	}
 	if !found.IsArray() {
-		return nil, nil, batchasync.Permanent(a.wrong(errors.New("the answer is no array: set ResponseField to the member that has it")))
+		return nil, nil, batchasync.Permanent(a.Wrong(errors.New("the answer is no array: set ResponseField to the member that has it")))
 	}
 	found.ForEach(func(_, item gjson.Result) bool {
 		items = append(items, item)
@@ -347,7 +347,14 @@ func fails(member gjson.Result) bool {
 	return member.Exists()
 }
 
-// failure is the error of one element.
+// Failure is the error of one element, which the answer has as JSON: it is tried
+// again, but for one with a number in the member "status" or "code" that is a 4xx
+// and says otherwise; see Caller.ErrorField.
+func (a *Answer) Failure(failure []byte) error {
+	return a.failure(gjson.Result{}, gjson.ParseBytes(failure))
+}
+
+// failure is Failure for an error that is a member of item.
 func (a *Answer) failure(item, member gjson.Result) error {
 	text := member.String()
 	if message := member.Get("message"); message.Type == gjson.String {
