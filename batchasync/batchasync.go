@@ -53,6 +53,15 @@ func RegisterKV[K, In, Out any, C Caller[In, Out]](caller C) {
 	registerTypes[In, Out, kvFn[K, In, Out, C]]()
 }
 
+// RegisterFlatKV is RegisterKV for FlatParDoKV and FlatParDoKVWithFailures.
+func RegisterFlatKV[K, In, Out any, C Caller[In, []Out]](caller C) {
+	register.DoFn4x1[K, In, EmitKV[K, Out], EmitKV[K, Failure[In]], error](&flatKVFn[K, In, Out, C]{})
+	registerEmitKV[K, Out]()
+	registerEmitKV[K, Failure[In]]()
+	registerType[K]()
+	registerTypes[In, Out, flatKVFn[K, In, Out, C]]()
+}
+
 // RegisterFunc is Register for a plain function; see Func.
 func RegisterFunc[In, Out any](f func(context.Context, []In) ([]Out, error)) {
 	registerFunc(f)
@@ -135,6 +144,23 @@ func ParDoKVWithFailures[K, In, Out any, C Caller[In, Out]](s beam.Scope, caller
 	return beam.ParDo2(s, newKV[K, In, Out](s.String(), caller, keeping(s, opts)), col)
 }
 
+// FlatParDoKV is ParDoKV for a caller that answers a value with any number of
+// outputs, none included; each has the key.
+func FlatParDoKV[K, In, Out any, C Caller[In, []Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) beam.PCollection {
+	s = s.Scope("batchasync.FlatParDoKV")
+	takesKV[K, In](s, caller, col)
+	results, _ := beam.ParDo2(s, newFlatKV[K, In, Out](s.String(), caller, failing(opts)), col)
+	return results
+}
+
+// FlatParDoKVWithFailures is FlatParDoKV with the failures output of
+// ParDoKVWithFailures.
+func FlatParDoKVWithFailures[K, In, Out any, C Caller[In, []Out]](s beam.Scope, caller C, col beam.PCollection, opts ...Option) (results, failures beam.PCollection) {
+	s = s.Scope("batchasync.FlatParDoKVWithFailures")
+	takesKV[K, In](s, caller, col)
+	return beam.ParDo2(s, newFlatKV[K, In, Out](s.String(), caller, keeping(s, opts)), col)
+}
+
 // New returns the DoFn by itself, for beam.ParDo2: its outputs are the results
 // and the failures. With FailBundle it fails its bundle in place of emitting a
 // failure.
@@ -158,6 +184,13 @@ func newKV[K, In, Out any, C Caller[In, Out]](transform string, caller C, opts [
 	fn := &kvFn[K, In, Out, C]{caller: &caller}
 	register := fmt.Sprintf("RegisterKV[%v](", reflect.TypeFor[K]())
 	fn.Config = newConfig[In, Out](transform, fn, caller, register, opts)
+	return fn
+}
+
+func newFlatKV[K, In, Out any, C Caller[In, []Out]](transform string, caller C, opts []Option) *flatKVFn[K, In, Out, C] {
+	fn := &flatKVFn[K, In, Out, C]{caller: &caller}
+	register := fmt.Sprintf("RegisterFlatKV[%v](", reflect.TypeFor[K]())
+	fn.Config = newConfig[In, []Out](transform, fn, caller, register, opts)
 	return fn
 }
 

@@ -64,15 +64,7 @@ func (f *flatFn[In, Out, C]) Setup(context.Context) error {
 	if err := setUp(&f.bundle, f.Config, f.caller); err != nil {
 		return err
 	}
-	b := f.bundle
-	b.result = func(e *entry[struct{}, In], outs []Out) error {
-		for _, out := range outs {
-			if err := b.put(b.results, e, out); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	f.bundle.result = each(f.bundle)
 	return nil
 }
 
@@ -121,3 +113,46 @@ func (f *kvFn[K, In, Out, C]) FinishBundle(context.Context, EmitKV[K, Out], Emit
 }
 
 func (f *kvFn[K, In, Out, C]) Teardown(context.Context) error { return tearDown(&f.bundle) }
+
+// flatKVFn is flatFn for the values of a PCollection<KV<K, In>>.
+type flatKVFn[K, In, Out any, C Caller[In, []Out]] struct {
+	Config config
+
+	caller *C
+	bundle *bundle[K, In, []Out]
+}
+
+func (f *flatKVFn[K, In, Out, C]) Setup(context.Context) error {
+	if err := setUp(&f.bundle, f.Config, f.caller); err != nil {
+		return err
+	}
+	f.bundle.keyed, f.bundle.result = true, each(f.bundle)
+	return nil
+}
+
+func (f *flatKVFn[K, In, Out, C]) StartBundle(ctx context.Context, results EmitKV[K, Out], failures EmitKV[K, Failure[In]]) error {
+	f.bundle.start(ctx, results.output(), failures.output())
+	return nil
+}
+
+func (f *flatKVFn[K, In, Out, C]) ProcessElement(key K, in In, _ EmitKV[K, Out], _ EmitKV[K, Failure[In]]) error {
+	return f.bundle.process(key, in)
+}
+
+func (f *flatKVFn[K, In, Out, C]) FinishBundle(context.Context, EmitKV[K, Out], EmitKV[K, Failure[In]]) error {
+	return f.bundle.finish()
+}
+
+func (f *flatKVFn[K, In, Out, C]) Teardown(context.Context) error { return tearDown(&f.bundle) }
+
+// each emits an answer as as many outputs as it has.
+func each[K, In, Out any](b *bundle[K, In, []Out]) func(*entry[K, In], []Out) error {
+	return func(e *entry[K, In], outs []Out) error {
+		for _, out := range outs {
+			if err := b.put(b.results, e, out); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}

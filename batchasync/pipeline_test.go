@@ -41,6 +41,7 @@ func init() {
 	batchasync.Register(&quote{})
 	batchasync.RegisterFlat(&letters{})
 	batchasync.RegisterKV[string](&quote{})
+	batchasync.RegisterFlatKV[string](&letters{})
 	batchasync.RegisterFunc(double)
 	batchasync.Register(&visit{})
 	register.DoFn2x0[int, func(beam.EventTime, int)](&stampFn{})
@@ -84,17 +85,21 @@ func (q *quote) Call(ctx context.Context, batch []int) ([]string, error) {
 	return quoted(batch), failed.Err()
 }
 
-// letters answers a number n with n letters.
-type letters struct{}
+// letters answers a number n with n letters, but for the number Refuse.
+type letters struct{ Refuse int }
 
-func (*letters) Call(_ context.Context, batch []int) ([][]string, error) {
+func (l *letters) Call(_ context.Context, batch []int) ([][]string, error) {
 	out := make([][]string, len(batch))
+	var failed batchasync.BatchError
 	for i, n := range batch {
+		if n == l.Refuse && n > 0 {
+			failed.Fail(i, batchasync.Permanent(fmt.Errorf("%d is refused", n)))
+		}
 		for range n {
 			out[i] = append(out[i], fmt.Sprint(n))
 		}
 	}
-	return out, nil
+	return out, failed.Err()
 }
 
 func double(_ context.Context, batch []int) ([]int, error) {
@@ -287,6 +292,16 @@ func TestAFlatCallerHasAnyNumberOfOutputsForAnElement(t *testing.T) {
 		results, failures := batchasync.FlatParDoWithFailures(s, &letters{}, beam.Create(s, 2))
 		passert.Equals(s, results, "2", "2")
 		passert.Empty(s, failures)
+	})
+}
+
+func TestAFlatCallerKeepsTheKeyForEachOfItsOutputs(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, s beam.Scope) {
+		col := beam.ParDo(s, &parityFn{}, beam.Create(s, 0, 1, 2))
+		passert.Equals(s, beam.ParDo(s, &joinFn{}, batchasync.FlatParDoKV[string](s, &letters{}, col)), "odd=1", "even=2", "even=2")
+		results, failures := batchasync.FlatParDoKVWithFailures[string](s, &letters{Refuse: 2}, col)
+		passert.Equals(s, beam.ParDo(s, &joinFn{}, results), "odd=1")
+		passert.Equals(s, beam.ParDo(s, &joinFailureFn{}, failures), "even=2")
 	})
 }
 
