@@ -147,6 +147,38 @@ func (e *BatchError) Unwrap() []error {
 	return errs
 }
 
+// Failed returns the errors of a *BatchError in err by their index, or nil if
+// there is none: for a caller that is made of another. The marks that stand
+// around the *BatchError are put on each of the errors, for they speak of all.
+func Failed(err error) map[int]error {
+	var failed map[int]error
+	mark := func(e error) error { return e }
+	walk(err, func(e error) bool {
+		inner := mark
+		switch e := e.(type) {
+		case *permanentError:
+			mark = func(e error) error { return inner(Permanent(e)) }
+		case *tooLargeError:
+			mark = func(e error) error { return inner(TooLarge(e)) }
+		case *halveError:
+			mark = func(e error) error { return inner(Halve(e)) }
+		case *retryAfterError:
+			mark = func(of error) error { return inner(RetryAfter(of, e.after)) }
+		case *BatchError:
+			if e.Len() == 0 {
+				return true
+			}
+			failed = make(map[int]error, e.Len())
+			for i, err := range e.failed {
+				failed[i] = mark(err)
+			}
+			return false
+		}
+		return true
+	})
+	return failed
+}
+
 func (e *BatchError) indices() []int {
 	if e == nil {
 		return nil
