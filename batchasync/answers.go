@@ -124,9 +124,38 @@ func (m *methods[In, Out]) weight(result Out) int {
 	return n
 }
 
-// keyOf asks the caller for an element's key, guarded.
-func (m *methods[In, Out]) keyOf(in In) (string, error) {
-	return guard.Run("Key", func() (string, error) { return m.key(in), nil })
+// known returns an element's answer if no call is needed for it.
+func (m *methods[In, Out]) known(ctx context.Context, in In) (a answer[Out], ok bool, err error) {
+	if m.recall != nil {
+		a.result, err = guard.Run("Recall", func() (result Out, err error) {
+			result, ok, err = m.recall(ctx, in)
+			return result, err
+		})
+		return a, ok, err
+	}
+	key, err := guard.Run("Key", func() (string, error) { return m.key(in), nil })
+	if err != nil {
+		return a, false, err
+	}
+	a, ok = m.answers.get(key)
+	return a, ok, nil
+}
+
+// remembering is setup for a caller that has a memory of its own.
+func (m *methods[In, Out]) remembering(memory Memory) func(context.Context) error {
+	told := false
+	return func(ctx context.Context) error {
+		if !told { // what it has kept outlives a tear-down
+			if err := m.remember(memory); err != nil {
+				return err
+			}
+			told = true
+		}
+		if m.setup == nil {
+			return nil
+		}
+		return m.setup(ctx)
+	}
 }
 
 // A sharing is the life of a batch whose keys are asked for once.

@@ -233,12 +233,17 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 	if err := settings.validate(abilities{
 		in:         in,
 		sized:      m.elementSize != nil || hasSize(in),
-		keyed:      m.key != nil,
+		keyed:      m.key != nil || m.remember != nil,
 		out:        reflect.TypeFor[Out](),
-		weighed:    m.resultSize != nil || hasSize(reflect.TypeFor[Out]()),
+		weighed:    m.resultSize != nil || m.remember != nil || hasSize(reflect.TypeFor[Out]()),
 		idempotent: m.idempotent != nil && m.idempotent(),
 	}); err != nil {
 		refuse("%v", err)
+	}
+	if memory, wanted := settings.memory(); wanted && m.remember != nil {
+		if err := m.remember(memory); err != nil {
+			refuse("%v", err)
+		}
 	}
 	return config{Caller: string(encoded), ID: uuid.NewString(), Transform: transform, Settings: *settings}
 }

@@ -107,10 +107,13 @@ func setUp[K, In, Out any, C Caller[In, Out]](at **bundle[K, In, Out], config co
 	limits.Opened = config.logBreaker
 	b.pool = pool.For(config.ID, limits, func() *pool.Shared {
 		m := methodsOf[In, Out](cell)
-		if config.Settings.Dedup || config.Settings.CacheEntries > 0 {
+		setup := m.setup
+		if memory, wanted := config.Settings.memory(); wanted && m.remember != nil {
+			setup = m.remembering(memory)
+		} else if wanted {
 			m.answers = newAnswers(&config.Settings, m)
 		}
-		return pool.NewShared(m, m.setup, m.loggedTeardown(config.Transform), callerIdle)
+		return pool.NewShared(m, setup, m.loggedTeardown(config.Transform), callerIdle)
 	})
 	b.pool.Shared.Join()
 	if config.Settings.BatchBytes > 0 {
@@ -219,10 +222,7 @@ func (b *bundle[K, In, Out]) look(arrived *entry[K, In]) (size int, done bool, e
 	}
 	var found answer[Out]
 	if cached && (!b.config.Settings.Ordered || b.feed.Outstanding() == 0) {
-		var key string
-		if key, err = b.methods().keyOf(e.in); err == nil {
-			found, done = b.methods().answers.get(key)
-		}
+		found, done, err = b.methods().known(b.ctx, e.in)
 	}
 	if err == nil && !done && b.size != nil {
 		size, err = b.size(e.in)

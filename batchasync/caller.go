@@ -33,7 +33,8 @@ import (
 // Permanent; with a *BatchError only some of its elements fail.
 //
 // These optional methods are recognized too: Setup, Teardown, ElementSize, Key,
-// Retryable, Idempotent, Cacheable, ResultSize, Validate and HoldUntil; see
+// Retryable, Idempotent, Cacheable, ResultSize, Remember, Recall, Validate and
+// HoldUntil; see
 // SetupCaller and the interfaces beside it. The word is from Beam Java's
 // RequestResponseIO.
 type Caller[In, Out any] interface {
@@ -112,6 +113,27 @@ type HoldingCaller interface {
 	HoldUntil() time.Time
 }
 
+// A RememberingCaller keeps answers itself, since an answer of its has no one
+// Key: an element that is joined with two rows has two. Dedup, Cache and
+// CacheBytes are its own to carry out; it needs no Key and no ResultSize.
+type RememberingCaller[In, Out any] interface {
+	// Remember says what those options ask for, if they ask for anything: when
+	// the pipeline is constructed, where an error is refused with a panic, and
+	// once in a worker process, before Setup.
+	Remember(memory Memory) error
+	// Recall returns the result of an element that needs no call. It is asked
+	// with Cache only, for each element before it is put into a batch. An
+	// error fails the element for good. ctx is the bundle's, for metrics.
+	Recall(ctx context.Context, element In) (result Out, known bool, err error)
+}
+
+// Memory is what Dedup, Cache and CacheBytes ask for.
+type Memory struct {
+	Entries int           // 0: nothing is kept; keys in flight are asked for once
+	TTL     time.Duration // of an entry
+	Bytes   int           // of all entries; 0: no bound
+}
+
 // optional returns the caller as a T, if it is one. C itself may lack what *C has: a
 // struct that is passed by value and has a Setup on its pointer.
 func optional[T, C any](cell *C) (T, bool) {
@@ -134,6 +156,8 @@ type methods[In, Out any] struct {
 	resultSize      func(Out) int
 	validate        func() error
 	holdUntil       func() time.Time
+	remember        func(Memory) error
+	recall          func(context.Context, In) (Out, bool, error)
 
 	answers *answers[Out] // of the process; nil: each element is asked for
 }
@@ -173,6 +197,9 @@ func methodsOf[In, Out any, C Caller[In, Out]](cell *C) *methods[In, Out] {
 	if c, ok := optional[HoldingCaller](cell); ok {
 		m.holdUntil = c.HoldUntil
 	}
+	if c, ok := optional[RememberingCaller[In, Out]](cell); ok {
+		m.remember, m.recall = c.Remember, c.Recall
+	}
 	return m
 }
 
@@ -193,6 +220,7 @@ func (m *methods[In, Out]) check(caller reflect.Type) error {
 		{"ResultSize", fmt.Sprintf("ResultSize(%v) int", reflect.TypeFor[Out]()), m.resultSize != nil},
 		{"Validate", "Validate() error", m.validate != nil},
 		{"HoldUntil", "HoldUntil() time.Time", m.holdUntil != nil},
+		{"Remember", fmt.Sprintf("Remember(batchasync.Memory) error, beside a Recall(context.Context, %v) (%v, bool, error)", reflect.TypeFor[In](), reflect.TypeFor[Out]()), m.remember != nil},
 	} {
 		_, onValue := caller.MethodByName(method.name)
 		_, onPointer := reflect.PointerTo(caller).MethodByName(method.name)

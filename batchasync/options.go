@@ -402,6 +402,11 @@ func (s *settings) validate(caller abilities) error {
 	return nil
 }
 
+// memory is what the options ask a RememberingCaller for, if for anything.
+func (s *settings) memory() (m Memory, wanted bool) {
+	return Memory{s.CacheEntries, s.CacheTTL, s.CacheBytes}, s.Dedup || s.CacheEntries > 0
+}
+
 func (s *settings) limits() ring.Limits {
 	return ring.Limits{
 		// Two more than can be in flight: one that is filled and one that
