@@ -21,7 +21,20 @@ import "context"
 // the map then has the answers of the others.
 //
 // These optional methods are recognized, as those of a batchasync.Caller:
-// Setup, Teardown, Retryable and Idempotent.
+// Setup, Teardown, Retryable and Idempotent; and Cacheable and ValueSize, see
+// below.
 type Source[K comparable, V any] interface {
 	Lookup(ctx context.Context, keys []K) (map[K]V, error)
+}
+
+// A CachingSource says which answers batchasync.Cache may keep; it is asked with
+// the zero V for a key that isn't there. Without it, all are kept.
+type CachingSource[V any] interface {
+	Cacheable(value V, found bool) bool
+}
+
+// A ValueSizer tells the bytes of a value, for batchasync.CacheBytes. Without it,
+// the length of a string or []byte counts.
+type ValueSizer[V any] interface {
+	ValueSize(value V) int
 }
