@@ -27,6 +27,10 @@ export HEADER
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: services
+services: ## install the servers that tests start: PostgreSQL, MariaDB, Redis
+	bash testing/services.sh
+
 .PHONY: test
 test: ## run every test (go test ./...)
 	go test ./...
