@@ -12,21 +12,21 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/examples/flights/internal/flight"
+	"github.com/batchasync/beam-batchasync/transforms/enrich"
 )
 
 func init() {
-	batchasync.Register(&AirportLookup{})
+	enrich.Register(&AirportTable{}, addAirports{})
 }
 
 // maxBatchSize keeps a query with both airports of each flight within the
 // number of parameters that SQLite takes, 32,766.
 const maxBatchSize = 32766 / 2
 
-// AirportLookup answers flights with both of their airports: one query for a
-// batch.
-type AirportLookup struct {
+// AirportTable answers IATA codes with their airports: one query for all of
+// them.
+type AirportTable struct {
 	Database    string // path of the SQLite database
 	Connections int    // that are kept open between calls
 
@@ -34,71 +34,36 @@ type AirportLookup struct {
 }
 
 // Setup opens the database, once for the worker process.
-func (l *AirportLookup) Setup(ctx context.Context) error {
-	db, err := sql.Open("sqlite", dataSource(l.Database, "ro"))
+func (t *AirportTable) Setup(ctx context.Context) error {
+	db, err := sql.Open("sqlite", dataSource(t.Database, "ro"))
 	if err != nil {
 		return err
 	}
-	db.SetMaxIdleConns(l.Connections)
+	db.SetMaxIdleConns(t.Connections)
 	if err := db.PingContext(ctx); err != nil {
-		return errors.Join(fmt.Errorf("open the airports' database %s: %w", l.Database, err), db.Close())
+		return errors.Join(fmt.Errorf("open the airports' database %s: %w", t.Database, err), db.Close())
 	}
-	l.db = db
+	t.db = db
 	return nil
 }
 
 // Teardown closes the database.
-func (l *AirportLookup) Teardown(context.Context) error {
-	return l.db.Close()
+func (t *AirportTable) Teardown(context.Context) error {
+	return t.db.Close()
 }
 
-// Call asks for the airports of all flights of the batch. A flight whose airport
-// is not there fails alone, and for good: asking again would not help.
-func (l *AirportLookup) Call(ctx context.Context, batch []flight.Flight) ([]flight.Enriched, error) {
+// Lookup asks for the airports. A code that is not in the table is not in the
+// answer.
+func (t *AirportTable) Lookup(ctx context.Context, codes []string) (_ map[string]flight.Airport, err error) {
 	defer live.call()()
-
-	airports, err := l.airports(ctx, batch)
-	if err != nil {
-		return nil, err
-	}
-	results := make([]flight.Enriched, len(batch))
-	var failed batchasync.BatchError
-	for i, f := range batch {
-		origin, ok := airports[f.Origin]
-		if !ok {
-			failed.Fail(i, batchasync.Permanent(fmt.Errorf("origin airport %q is unknown", f.Origin)))
-			continue
-		}
-		destination, ok := airports[f.Destination]
-		if !ok {
-			failed.Fail(i, batchasync.Permanent(fmt.Errorf("destination airport %q is unknown", f.Destination)))
-			continue
-		}
-		results[i] = flight.Enriched{
-			Date: f.Date, Delay: f.Delay, Distance: f.Distance,
-			GreatCircle: math.Round(flight.Miles(origin, destination)*10) / 10,
-			Origin:      origin, Destination: destination,
-		}
-	}
-	return results, failed.Err()
-}
-
-func (l *AirportLookup) airports(ctx context.Context, batch []flight.Flight) (_ map[string]flight.Airport, err error) {
-	airports := make(map[string]flight.Airport, 2*len(batch))
-	var codes []any
-	for _, f := range batch {
-		for _, code := range []string{f.Origin, f.Destination} {
-			if _, ok := airports[code]; !ok {
-				airports[code] = flight.Airport{}
-				codes = append(codes, code)
-			}
-		}
-	}
-	clear(airports)
 
 	query := "SELECT iata, name, city, state, latitude, longitude FROM airports WHERE iata IN (?" +
 		strings.Repeat(",?", len(codes)-1) + ")"
-	rows, err := l.db.QueryContext(ctx, query, codes...)
+	args := make([]any, len(codes))
+	for i, code := range codes {
+		args[i] = code
+	}
+	rows, err := t.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +72,7 @@ func (l *AirportLookup) airports(ctx context.Context, batch []flight.Flight) (_ 
 			err = closed
 		}
 	}()
+	airports := make(map[string]flight.Airport, len(codes))
 	for rows.Next() {
 		var a flight.Airport
 		if err := rows.Scan(&a.IATA, &a.Name, &a.City, &a.State, &a.Latitude, &a.Longitude); err != nil {
@@ -115,6 +81,31 @@ func (l *AirportLookup) airports(ctx context.Context, batch []flight.Flight) (_ 
 		airports[a.IATA] = a
 	}
 	return airports, rows.Err()
+}
+
+// addAirports joins a flight with both of its airports.
+type addAirports struct{}
+
+func (addAirports) Keys(f flight.Flight) []string {
+	return []string{f.Origin, f.Destination}
+}
+
+// Join says itself which of the airports is unknown. The flight then fails alone,
+// and for good: asking again would not help.
+func (addAirports) Join(f flight.Flight, airports enrich.Found[string, flight.Airport]) (flight.Enriched, error) {
+	origin, ok := airports.Get(f.Origin)
+	if !ok {
+		return flight.Enriched{}, fmt.Errorf("origin airport %q is unknown", f.Origin)
+	}
+	destination, ok := airports.Get(f.Destination)
+	if !ok {
+		return flight.Enriched{}, fmt.Errorf("destination airport %q is unknown", f.Destination)
+	}
+	return flight.Enriched{
+		Date: f.Date, Delay: f.Delay, Distance: f.Distance,
+		GreatCircle: math.Round(flight.Miles(origin, destination)*10) / 10,
+		Origin:      origin, Destination: destination,
+	}, nil
 }
 
 // dataSource is the name of a database for sql.Open; mode is SQLite's: ro or rwc.

@@ -165,7 +165,7 @@ func run(ctx context.Context, o options, stdout io.Writer, terminal *os.File) (s
 	}
 
 	p, s := beam.NewPipelineWithRoot()
-	enrich(s, at, o.batchSize, o.linger, o.maxInFlight)
+	build(s, at, o.batchSize, o.linger, o.maxInFlight)
 	live.reset()
 	stop := startProgress(terminal)
 	result, err := beam.Run(ctx, o.runner, p)

@@ -238,7 +238,7 @@ func TestFlightsAreFailuresIfTheDatabaseIsOfNoUse(t *testing.T) {
 		output:   filepath.Join(dir, "output"), failures: filepath.Join(dir, "failures"), months: filepath.Join(dir, "months"),
 	}
 	p, s := beam.NewPipelineWithRoot()
-	enrich(s, at, 2, 0, 1)
+	build(s, at, 2, 0, 1)
 	result, err := beam.Run(t.Context(), "direct", p)
 	require.NoError(t, err)
 	total := summarize(result, 0)
@@ -256,7 +256,7 @@ func TestTheJobFailsIfTheDatabaseIsNotThere(t *testing.T) {
 		output: filepath.Join(dir, "output"), failures: filepath.Join(dir, "failures"), months: filepath.Join(dir, "months"),
 	}
 	p, s := beam.NewPipelineWithRoot()
-	enrich(s, at, 1, 0, 1)
+	build(s, at, 1, 0, 1)
 	_, err := beam.Run(t.Context(), "direct", p)
 	require.ErrorContains(t, err, "open the airports' database "+at.database+": ")
 }

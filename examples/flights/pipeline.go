@@ -22,6 +22,7 @@ import (
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/examples/flights/data"
 	"github.com/batchasync/beam-batchasync/examples/flights/internal/flight"
+	"github.com/batchasync/beam-batchasync/transforms/enrich"
 )
 
 func init() {
@@ -53,8 +54,8 @@ type paths struct {
 	months           string // the table, a month a line
 }
 
-// enrich is the pipeline.
-func enrich(s beam.Scope, at paths, batchSize int, linger time.Duration, maxInFlight int) {
+// build makes the pipeline.
+func build(s beam.Scope, at paths, batchSize int, linger time.Duration, maxInFlight int) {
 	records := beam.ParDo(s, &readFn{}, beam.Create(s, at.flights))
 	// One worker has read the file; from here on there may be many.
 	records = beam.Reshuffle(s, records)
@@ -63,8 +64,8 @@ func enrich(s beam.Scope, at paths, batchSize int, linger time.Duration, maxInFl
 	// Windows of a day of the flights' own dates. They are set before the
 	// look-up, for it keeps the window and the timestamp of each element.
 	days := beam.WindowInto(s, window.NewFixedWindows(24*time.Hour), flights)
-	enriched, unknown := batchasync.ParDoWithFailures(s,
-		&AirportLookup{Database: at.database, Connections: maxInFlight}, days,
+	enriched, unknown := enrich.ParDoWithFailures(s,
+		&AirportTable{Database: at.database, Connections: maxInFlight}, addAirports{}, enrich.KeepMissing, days,
 		batchasync.BatchSize(batchSize),
 		batchasync.Linger(linger),
 		batchasync.MaxInFlight(maxInFlight),
