@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
@@ -74,6 +75,14 @@ func (c *Caller[In, K, V, Out, S, E]) Retryable(err error) bool {
 func (c *Caller[In, K, V, Out, S, E]) Idempotent() bool {
 	s, ok := optional[batchasync.IdempotentCaller](&c.Source)
 	return ok && s.Idempotent()
+}
+
+// HoldUntil asks the source, if it has a HoldUntil.
+func (c *Caller[In, K, V, Out, S, E]) HoldUntil() time.Time {
+	if s, ok := optional[batchasync.HoldingCaller](&c.Source); ok {
+		return s.HoldUntil()
+	}
+	return time.Time{}
 }
 
 // Remember carries out batchasync.Dedup, Cache and CacheBytes, by key.
@@ -231,9 +240,9 @@ func optional[T, S any](source *S) (T, bool) {
 	return m, ok
 }
 
-// check returns an error for what is wrong with a source and an enricher, if it
-// can be known.
-func (c *Caller[In, K, V, Out, S, E]) check() error {
+// Validate says what is wrong with the source, the enricher or the policy. It asks
+// the source, if that has a Validate.
+func (c *Caller[In, K, V, Out, S, E]) Validate() error {
 	for _, part := range []struct {
 		name  string
 		value reflect.Value
@@ -259,6 +268,8 @@ func (c *Caller[In, K, V, Out, S, E]) check() error {
 		{"Teardown", "Teardown(context.Context) error", has[batchasync.TeardownCaller](&c.Source)},
 		{"Retryable", "Retryable(error) bool", has[batchasync.RetryClassifier](&c.Source)},
 		{"Idempotent", "Idempotent() bool", has[batchasync.IdempotentCaller](&c.Source)},
+		{"Validate", "Validate() error", has[batchasync.ValidatingCaller](&c.Source)},
+		{"HoldUntil", "HoldUntil() time.Time", has[batchasync.HoldingCaller](&c.Source)},
 		{"Cacheable", fmt.Sprintf("Cacheable(%v, bool) bool", v), has[CachingSource[V]](&c.Source)},
 		{"ValueSize", fmt.Sprintf("ValueSize(%v) int", v), has[ValueSizer[V]](&c.Source)},
 	} {
@@ -270,6 +281,11 @@ func (c *Caller[In, K, V, Out, S, E]) check() error {
 	}
 	if policies := []Missing{KeepMissing, DropMissing, FailMissing, DeadLetterMissing}; !slices.Contains(policies, c.Missing) {
 		return fmt.Errorf("Missing %q: must be one of %q", c.Missing, policies)
+	}
+	if s, ok := optional[batchasync.ValidatingCaller](&c.Source); ok {
+		if err := s.Validate(); err != nil {
+			return fmt.Errorf("the source %v: %w", source, err)
+		}
 	}
 	return nil
 }

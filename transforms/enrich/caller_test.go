@@ -26,6 +26,7 @@ func init() {
 	batchasync.Register(enrich.New(&script{}, &broken{}, ""))
 	batchasync.Register(enrich.New(lasting{}, route{}, ""))
 	batchasync.Register(enrich.New(&measured{}, route{}, ""))
+	batchasync.Register(enrich.New(&limited{}, route{}, ""))
 	batchasync.Register(enrich.New(floats{}, parse{}, ""))
 	batchasync.Register(enrich.New(anything{}, mixed{}, ""))
 }
@@ -141,7 +142,8 @@ func TestASourceFailsSomeKeys(t *testing.T) {
 		}}
 		out := run(t, newHarness(t, source, enrich.KeepMissing, batchasync.MaxAttempts(2)), "E-A", "A-B", "C-C", "C-B", "D", "C-y", "A", "y")
 		require.Equal(t, map[string]string{
-			"A-B": "bad row (1)", "C-C": "row is locked (2)", "C-B": "row is locked\nbad row (1)", "D": "wrong row (1)", "C-y": "row is locked (2)",
+			"A-B": `key "B": bad row (1)`, "C-C": `key "C": row is locked (2)`, "C-B": "key \"C\": row is locked\nkey \"B\": bad row (1)",
+			"D": `key "D": wrong row (1)`, "C-y": `key "C": row is locked (2)`,
 		}, failures(out), "an element fails with its keys; what is permanent decides; the source's Retryable is asked")
 		require.Equal(t, [][]string{{"E", "A", "B", "C", "D", "y"}, {"C", "y"}}, source.lookups, "only what failed is asked for again")
 	})
@@ -155,7 +157,7 @@ func TestAMarkAroundABatchErrorSpeaksOfItsKeys(t *testing.T) {
 			return rows(keys), fmt.Errorf("query: %w", batchasync.Permanent(failed.Err()))
 		}}
 		out := run(t, newHarness(t, source, enrich.KeepMissing), "A", "B", "C")
-		require.Equal(t, map[string]string{"B": "no right (1)"}, failures(out))
+		require.Equal(t, map[string]string{"B": `key "B": no right (1)`}, failures(out))
 	})
 }
 
@@ -304,8 +306,39 @@ func TestASourceIsSetUpAndTornDown(t *testing.T) {
 }
 
 func TestAHedgeNeedsASourceThatSaysItIsIdempotent(t *testing.T) {
-	defer func() { require.Contains(t, fmt.Sprint(recover()), "Hedge(1s): the caller does not say that a call may be made twice") }()
+	defer func() {
+		require.Contains(t, fmt.Sprint(recover()), "Hedge(1s): the caller does not say that a call may be made twice")
+	}()
 	batchasync.New(enrich.New(lasting{"one"}, route{}, enrich.KeepMissing), batchasync.Hedge(time.Second))
+}
+
+// limited is a source with a quota, and one limit that its fields must keep.
+type limited struct {
+	script
+	Rows int
+	hold time.Time
+}
+
+func (l *limited) Validate() error {
+	if l.Rows < 0 {
+		return fmt.Errorf("Rows is %d: must not be negative", l.Rows)
+	}
+	return nil
+}
+
+func (l *limited) HoldUntil() time.Time { return l.hold }
+
+func TestASourceIsValidatedAndMayHoldTheCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := batchasynctest.NewHarness(t, batchasync.New(enrich.New(&limited{hold: time.Now().Add(time.Hour)}, route{}, enrich.KeepMissing)))
+		start := time.Now()
+		run(t, h, "A")
+		require.Equal(t, time.Hour, time.Since(start))
+		defer func() {
+			require.Contains(t, fmt.Sprint(recover()), "the source *enrich_test.limited: Rows is -1: must not be negative")
+		}()
+		batchasync.New(enrich.New(&limited{Rows: -1}, route{}, enrich.KeepMissing))
+	})
 }
 
 // floats answers numbers; that which equals no number, itself included, can't be

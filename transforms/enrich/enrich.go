@@ -81,7 +81,7 @@ func checked[In any, K comparable, V, Out any, S Source[K, V], E Enricher[In, K,
 		panic(s.String() + ": " + fmt.Sprintf(format, args...))
 	}
 	c := New(source, enricher, missing)
-	if err := c.check(); err != nil {
+	if err := c.Validate(); err != nil {
 		refuse("%v", err)
 	}
 	if missing == other {

@@ -5,6 +5,7 @@ package enrich
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -47,11 +48,12 @@ func (q *question[K, V]) all() []int {
 	return all
 }
 
+// fail takes in a key's error, and names the key in it.
 func (q *question[K, V]) fail(n int, err error) {
 	if q.failed == nil {
 		q.failed = map[int]error{}
 	}
-	q.failed[n] = err
+	q.failed[n] = fmt.Errorf("key %s: %w", quoted(q.keys[n]), err)
 }
 
 // open reports whether a key is still to be asked for.

@@ -20,9 +20,9 @@ import "context"
 // *batchasync.BatchError fails some keys, which it names by their index in keys:
 // the map then has the answers of the others.
 //
-// These optional methods are recognized, as those of a batchasync.Caller:
-// Setup, Teardown, Retryable and Idempotent; and Cacheable and ValueSize, see
-// below.
+// These optional methods are recognized, as those of a batchasync.Caller: Setup,
+// Teardown, Retryable, Idempotent, Validate and HoldUntil; and Cacheable and
+// ValueSize, see below.
 type Source[K comparable, V any] interface {
 	Lookup(ctx context.Context, keys []K) (map[K]V, error)
 }
