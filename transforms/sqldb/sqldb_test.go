@@ -1,0 +1,182 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sqldb_test
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/batchasync/beam-batchasync/internal/servertest"
+	"github.com/batchasync/beam-batchasync/transforms/sqldb"
+)
+
+func init() {
+	sqldb.RegisterDSN("rotating", rotating)
+	sqldb.RegisterDSN("broken", func(context.Context) (string, error) {
+		return "", errors.New("the secret store is away")
+	})
+}
+
+var rotatingDSN string
+
+func rotating(context.Context) (string, error) { return rotatingDSN, nil }
+
+func TestDSNWithAPasswordIsRefusedWithAdvice(t *testing.T) {
+	const secret = "hunter2"
+	for _, d := range []sqldb.Database{
+		{Driver: sqldb.PostgreSQL, DSN: "postgres://joe:hunter2@db/air"},
+		{Driver: sqldb.PostgreSQL, DSN: "postgresql://joe:hunter2@db/air?sslmode=disable"},
+		{Driver: sqldb.PostgreSQL, DSN: "postgres://joe@db/air?password=hunter2"},
+		{Driver: sqldb.PostgreSQL, DSN: "postgres://joe@db/air?pass%77ord=hunter2"},
+		{Driver: sqldb.PostgreSQL, DSN: "postgres://joe@db/air?sslpassword=hunter2"},
+		{Driver: sqldb.PostgreSQL, DSN: "host=db user=joe password=hunter2"},
+		{Driver: sqldb.PostgreSQL, DSN: "host=db user=joe PASSWORD = 'hunter2'"},
+		{Driver: sqldb.PostgreSQL, DSN: "postgres://joe:hunter2%@db/air"}, // can't be parsed
+		{Driver: sqldb.MySQL, DSN: "joe:hunter2@tcp(db:3306)/air"},
+		{Driver: sqldb.MySQL, DSN: "joe:hunter2@/"},
+		{Driver: sqldb.MySQL, DSN: "joe:hunter2@db:3306"}, // can't be parsed
+		{Driver: sqldb.SQLite, DSN: "file:air.db?_auth_password=hunter2"},
+	} {
+		err := d.Validate()
+		require.Error(t, err, d.DSN)
+		require.NotContains(t, err.Error(), secret)
+		if !strings.Contains(err.Error(), "no data source name") {
+			require.ErrorContains(t, err, "DSNEnv", d.DSN)
+		}
+		_, err = d.Open(t.Context())
+		require.Error(t, err, d.DSN)
+		require.NotContains(t, err.Error(), secret)
+	}
+	for _, d := range []sqldb.Database{
+		{Driver: sqldb.PostgreSQL, DSN: "postgres://joe@db/air?sslmode=verify-full&passfile=/run/pgpass"},
+		{Driver: sqldb.PostgreSQL, DSN: "host=db user=joe dbname=air"},
+		{Driver: sqldb.MySQL, DSN: "joe@tcp(db:3306)/air?tls=true"},
+		{Driver: sqldb.SQLite, DSN: "file:/data/air.db?mode=ro"},
+		{Driver: sqldb.PostgreSQL, DSNEnv: "AIR_DSN"},
+	} {
+		require.NoError(t, d.Validate(), d.DSN)
+	}
+}
+
+func TestDatabaseSaysWhatIsWrongWithIt(t *testing.T) {
+	for want, d := range map[string]sqldb.Database{
+		`the Driver is "oracle": make it sqldb.SQLite, sqldb.PostgreSQL or sqldb.MySQL`:                   {Driver: "oracle", DSN: "x"},
+		"0 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                  {Driver: sqldb.SQLite},
+		"2 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                  {Driver: sqldb.SQLite, DSN: "x", DSNEnv: "X"},
+		"the MaxConns are -1: allowed are 0 (no limit) and more":                                          {Driver: sqldb.SQLite, DSN: "x", MaxConns: -1},
+		`the DSNFunc "nobody" is not registered; add to an init function: sqldb.RegisterDSN("nobody", …)`: {Driver: sqldb.SQLite, DSNFunc: "nobody"},
+	} {
+		require.EqualError(t, d.Validate(), want)
+	}
+}
+
+func TestDSNIsReadOnTheWorkerFromWhereItIs(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "dsn")
+	dsn := "file:" + filepath.Join(dir, "air.db")
+	require.NoError(t, os.WriteFile(file, []byte(dsn+"\n"), 0o600))
+	t.Setenv("SQLDB_TEST_DSN", dsn)
+	rotatingDSN = dsn
+	for _, d := range []sqldb.Database{
+		{Driver: sqldb.SQLite, DSN: dsn},
+		{Driver: sqldb.SQLite, DSNEnv: "SQLDB_TEST_DSN"},
+		{Driver: sqldb.SQLite, DSNFile: file},
+		{Driver: sqldb.SQLite, DSNFunc: "rotating"},
+	} {
+		pool, err := d.Open(t.Context())
+		require.NoError(t, err)
+		var name string
+		require.NoError(t, pool.QueryRowContext(t.Context(), "SELECT file FROM pragma_database_list").Scan(&name))
+		require.Equal(t, filepath.Join(dir, "air.db"), name)
+		require.NoError(t, pool.Close())
+	}
+	for want, d := range map[string]sqldb.Database{
+		"the environment variable SQLDB_TEST_UNSET (DSNEnv) is empty on this worker": {Driver: sqldb.SQLite, DSNEnv: "SQLDB_TEST_UNSET"},
+		"no such file or directory": {Driver: sqldb.SQLite, DSNFile: file + "-not"},
+		`the data source name, from the function "broken" (DSNFunc): the secret store is away`:                                                               {Driver: sqldb.SQLite, DSNFunc: "broken"},
+		"the environment variable SQLDB_TEST_DSN (DSNEnv) is no data source name of postgres: it should be like postgres://user:password@host:5432/database": {Driver: sqldb.PostgreSQL, DSNEnv: "SQLDB_TEST_DSN"},
+	} {
+		_, err := d.Open(t.Context())
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestPostgreSQLUsesTLSWhereTheServerOffersItAndHidesItsSecrets(t *testing.T) {
+	server := servertest.Postgres(t)
+	plain := strings.Replace(server.DSN, "sslmode=disable", "", 1)
+	encrypted := func(pool *sqldb.Pool) (on bool) {
+		require.NoError(t, pool.QueryRowContext(t.Context(), "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&on))
+		return on
+	}
+	onlyVerified(t, server, sqldb.PostgreSQL, plain, encrypted, plain+"sslmode=verify-full&sslrootcert="+server.CAFile)
+
+	rotatingDSN = plain + "default_query_exec_mode=simple_protocol"
+	_, err := sqldb.Database{Driver: sqldb.PostgreSQL, DSNFunc: "rotating"}.Open(t.Context())
+	require.ErrorContains(t, err, "say exec")
+}
+
+func TestMySQLUsesTLSWhereTheServerOffersItAndHidesItsSecrets(t *testing.T) {
+	server := servertest.MariaDB(t)
+	plain := strings.Replace(server.DSN, "?tls=false", "", 1)
+	encrypted := func(pool *sqldb.Pool) bool {
+		var name, cipher string
+		require.NoError(t, pool.QueryRowContext(t.Context(), "SHOW SESSION STATUS LIKE 'Ssl_cipher'").Scan(&name, &cipher))
+		return cipher != ""
+	}
+	onlyVerified(t, server, sqldb.MySQL, plain, encrypted, plain+"?tls=skip-verify")
+}
+
+// onlyVerified is what a server's tests of TLS and of its password have in common.
+func onlyVerified(t *testing.T, server *servertest.Server, driver sqldb.Driver, dsn string, encrypted func(*sqldb.Pool) bool, verified string) {
+	open := func(dsn string) (*sqldb.Pool, error) {
+		rotatingDSN = dsn
+		return sqldb.Database{Driver: driver, DSNFunc: "rotating", MaxConns: 1}.Open(t.Context())
+	}
+	for name, c := range map[string]struct {
+		dsn  string
+		want bool
+	}{
+		"by default": {dsn, true}, "verified": {verified, true}, "without": {server.DSN, false},
+	} {
+		pool, err := open(c.dsn)
+		require.NoError(t, err, name)
+		require.Equal(t, c.want, encrypted(pool), name)
+
+		// The password is rotated: a new connection takes the new one.
+		rotatingDSN = strings.Replace(dsn, server.Password, "wrong-"+server.Password, 1)
+		pool.SetMaxIdleConns(-1)
+		err = pool.Ping(t.Context())
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), server.Password)
+		rotatingDSN = c.dsn
+		require.NoError(t, pool.Ping(t.Context()))
+		require.NoError(t, pool.Close())
+	}
+	other := strings.Replace(verified, "127.0.0.1", "localhost", 1)
+	if driver == sqldb.PostgreSQL {
+		other = strings.Replace(verified, url.QueryEscape(server.CAFile), "", 1)
+		other = strings.Replace(other, server.CAFile, "/dev/null", 1)
+	} else {
+		other = dsn + "?tls=true" // whose certificate nobody vouches for
+	}
+	_, err := open(other)
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), server.Password)
+	_, err = open(strings.Replace(dsn, server.Addr, server.Addr+"x", 1))
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), server.Password)
+}
+
+func TestQuoteKeepsAnyNameAName(t *testing.T) {
+	require.Equal(t, `"public"."my ""table"""`, sqldb.PostgreSQL.Quote(`public.my "table"`))
+	require.Equal(t, "`air`.`a``b`", sqldb.MySQL.Quote("air.a`b"))
+	require.Equal(t, `"a; DROP TABLE x"`, sqldb.SQLite.Quote("a; DROP TABLE x"))
+}
