@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
+	"strconv"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jmoiron/sqlx/reflectx"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
@@ -183,7 +186,7 @@ func throughPointer(t reflect.Type, traversal []int) bool {
 	return false
 }
 
-// A scanError says which columns can't be scanned into what. The driver's own text
+// A scanError says which column can't be scanned into what. The driver's own text
 // would show the row's value.
 type scanError struct {
 	columns []string
@@ -191,10 +194,20 @@ type scanError struct {
 	err     error
 }
 
+// scanIndex is where database/sql tells the column.
+var scanIndex = regexp.MustCompile(`^sql: Scan error on column index (\d+)`)
+
 func (e *scanError) Error() string {
-	text := "sqllookup: a row can't be scanned: is each column of the type that it is scanned into, and NULL only where that is a pointer or a sql.Null?"
-	for i, column := range e.columns {
-		text += fmt.Sprintf(" %s → %v", column, reflect.TypeOf(e.into[i]).Elem())
+	column := -1
+	var native pgx.ScanArgError
+	if errors.As(e.err, &native) {
+		column = native.ColumnIndex
+	} else if m := scanIndex.FindStringSubmatch(e.err.Error()); m != nil {
+		column, _ = strconv.Atoi(m[1])
 	}
-	return text
+	if column < 0 || column >= len(e.columns) || column >= len(e.into) {
+		return "sqllookup: a row can't be scanned"
+	}
+	return fmt.Sprintf("sqllookup: the column %q can't be scanned into a %v: its type is another, or it is NULL, which only a pointer or a sql.Null takes",
+		e.columns[column], reflect.TypeOf(e.into[column]).Elem())
 }
