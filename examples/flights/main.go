@@ -31,6 +31,7 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners" // the flag -runner
 
 	"github.com/batchasync/beam-batchasync/examples/flights/data"
@@ -51,7 +52,7 @@ type options struct {
 	batchSize         int
 	linger            time.Duration
 	maxInFlight       int
-	runner            string
+	runner, endpoint  string
 }
 
 func main() {
@@ -76,7 +77,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "flights: it takes flags alone, but there is %q; see -help\n", flag.Arg(0))
 		os.Exit(wrongFlag)
 	}
-	o.runner = cmp.Or(*runners.Runner, linked[0])
+	o.runner, o.endpoint = cmp.Or(*runners.Runner, linked[0]), *jobopts.Endpoint
 	if o.runner == "prism" && !*verbose {
 		// Prism returns the job's error, but logs it five times as well.
 		slog.SetDefault(slog.New(slog.DiscardHandler))
@@ -103,7 +104,9 @@ func (o options) check() error {
 	case o.output == "" || o.failures == "":
 		return errors.New("-output and -failures must not be empty")
 	case !slices.Contains(linked, o.runner):
-		return fmt.Errorf("-runner %s: this program has %s; README.md beside its source tells how to add one", o.runner, strings.Join(linked, " and "))
+		return fmt.Errorf("-runner %s: this program has %s; README.md beside its source tells how to add one", o.runner, strings.Join(linked[:len(linked)-1], ", ")+" and "+linked[len(linked)-1])
+	case o.runner == "flink" && o.endpoint == "":
+		return errors.New("-runner flink: -endpoint must name its job server, host:port; or let runners/flink start one: go run ./runners/flink -- go run ./examples/flights")
 	}
 	files := map[string]string{}
 	for _, f := range []struct{ flag, path string }{

@@ -30,9 +30,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// onEach runs a test on each runner that is linked in.
+// onEach runs a test on each runner that needs no server. On Flink it is
+// runners/conformance that runs this program.
 func onEach(t *testing.T, test func(t *testing.T, runner string)) {
-	for _, runner := range linked {
+	for _, runner := range []string{"prism", "direct"} {
 		t.Run(runner, func(t *testing.T) { test(t, runner) })
 	}
 }
@@ -163,7 +164,8 @@ func TestWhatCannotRunIsToldBeforeTheJobBegins(t *testing.T) {
 		{"a batch that is too large for SQLite", func(o *options) { o.batchSize = 16384 }, wrongFlag, "-batch_size 16384: must be from 1 to 16383"},
 		{"a negative linger", func(o *options) { o.linger = -1 }, wrongFlag, "-linger -1ns: must not be negative"},
 		{"no call at all", func(o *options) { o.maxInFlight = 0 }, wrongFlag, "-max_in_flight 0: must be at least 1"},
-		{"an unknown runner", func(o *options) { o.runner = "none" }, wrongFlag, "-runner none: this program has prism and direct; README.md beside its source tells how to add one"},
+		{"Flink without a job server", func(o *options) { o.runner = "flink" }, wrongFlag, "-runner flink: -endpoint must name its job server, host:port; or let runners/flink start one: go run ./runners/flink -- go run ./examples/flights"},
+		{"an unknown runner", func(o *options) { o.runner = "none" }, wrongFlag, "-runner none: this program has prism, direct and flink; README.md beside its source tells how to add one"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := testOptions(t, "direct")
