@@ -4,92 +4,15 @@
 package batchasync
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
-	"sync"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/typex"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 	"github.com/google/uuid"
 )
-
-// registered are the types of DoFn that Register and its siblings have made
-// known to Beam.
-var registered sync.Map
-
-// Register makes a type of caller known to Beam, for ParDo, ParDoWithFailures
-// and New. Call it in an init function, as register.DoFn3x1 and its like; only
-// the type of caller matters:
-//
-//	func init() { batchasync.Register(&lookup{}) }
-func Register[In, Out any, C Caller[In, Out]](caller C) {
-	register.DoFn3x1[In, Emit[Out], Emit[Failure[In]], error](&BatchAsyncDoFn[In, Out, C]{})
-	registerEmit[Out]()
-	registerEmit[Failure[In]]()
-	registerTypes[In, Out, BatchAsyncDoFn[In, Out, C]]()
-}
-
-// RegisterFlat is Register for FlatParDo and FlatParDoWithFailures.
-func RegisterFlat[In, Out any, C Caller[In, []Out]](caller C) {
-	register.DoFn3x1[In, Emit[Out], Emit[Failure[In]], error](&flatFn[In, Out, C]{})
-	registerEmit[Out]()
-	registerEmit[Failure[In]]()
-	registerTypes[In, Out, flatFn[In, Out, C]]()
-}
-
-// RegisterKV is Register for ParDoKV and ParDoKVWithFailures, for keys of type
-// K:
-//
-//	func init() { batchasync.RegisterKV[string](&lookup{}) }
-func RegisterKV[K, In, Out any, C Caller[In, Out]](caller C) {
-	register.DoFn4x1[K, In, EmitKV[K, Out], EmitKV[K, Failure[In]], error](&kvFn[K, In, Out, C]{})
-	registerEmitKV[K, Out]()
-	registerEmitKV[K, Failure[In]]()
-	registerType[K]()
-	registerTypes[In, Out, kvFn[K, In, Out, C]]()
-}
-
-// RegisterFlatKV is RegisterKV for FlatParDoKV and FlatParDoKVWithFailures.
-func RegisterFlatKV[K, In, Out any, C Caller[In, []Out]](caller C) {
-	register.DoFn4x1[K, In, EmitKV[K, Out], EmitKV[K, Failure[In]], error](&flatKVFn[K, In, Out, C]{})
-	registerEmitKV[K, Out]()
-	registerEmitKV[K, Failure[In]]()
-	registerType[K]()
-	registerTypes[In, Out, flatKVFn[K, In, Out, C]]()
-}
-
-// RegisterFunc is Register for a plain function; see Func.
-func RegisterFunc[In, Out any](f func(context.Context, []In) ([]Out, error)) {
-	registerFunc(f)
-	Register(FuncCaller[In, Out]{})
-}
-
-func registerTypes[In, Out, Fn any]() {
-	registerType[In]()
-	registerType[Out]()
-	registerType[Failure[In]]()
-	beam.RegisterCoder(reflect.TypeFor[Failure[In]](), encodeFailure, decodeFailure)
-	registered.Store(reflect.TypeFor[Fn](), true)
-}
-
-func registerType[T any]() {
-	t := reflect.TypeFor[T]()
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t.Name() != "" && t.PkgPath() != "" {
-		beam.RegisterType(t)
-	}
-}
-
-func init() {
-	beam.RegisterFunction(encodeFailure)
-	beam.RegisterFunction(decodeFailure)
-}
 
 // ParDo asks caller for the elements of col, in batches, and returns the
 // results, each in the windows and at the timestamp of its element. An element
