@@ -24,8 +24,9 @@ type answers[Out any] struct {
 	ttl time.Duration
 	// cache is otter's, whose W-TinyLFU keeps what is asked for often, though
 	// much else passes through. Its own expiry runs a goroutine, and would
-	// outlive a test's bubble.
-	cache *otter.Cache[string, kept[Out]] // nil: nothing is kept
+	// outlive a test's bubble. It holds *kept[Out]; as any, so that it is
+	// compiled once, and not for each type of caller.
+	cache *otter.Cache[string, any] // nil: nothing is kept
 
 	mu     sync.Mutex
 	asking map[string]*asking[Out]
@@ -52,22 +53,25 @@ type asking[Out any] struct {
 
 func newAnswers[In, Out any](s *settings, m *methods[In, Out]) *answers[Out] {
 	a := &answers[Out]{methods: m, ttl: s.CacheTTL, asking: map[string]*asking[Out]{}}
-	switch {
-	case s.CacheEntries == 0:
-	case s.CacheBytes == 0:
-		a.cache = otter.Must(&otter.Options[string, kept[Out]]{MaximumSize: s.CacheEntries})
-	default:
-		// Both bounds by one weight: an entry weighs at least the share of
-		// the bytes that it may have if there are as many as allowed.
-		least := max(s.CacheBytes/s.CacheEntries, 1)
-		a.cache = otter.Must(&otter.Options[string, kept[Out]]{
-			MaximumWeight: uint64(s.CacheBytes),
-			Weigher: func(key string, k kept[Out]) uint32 {
-				return uint32(min(max(len(key)+m.weight(k.result), least), s.CacheBytes))
-			},
-		})
+	if s.CacheEntries > 0 {
+		a.cache = newCache(s, func(value any) int { return m.weight(value.(*kept[Out]).result) })
 	}
 	return a
+}
+
+func newCache(s *settings, weight func(value any) int) *otter.Cache[string, any] {
+	if s.CacheBytes == 0 {
+		return otter.Must(&otter.Options[string, any]{MaximumSize: s.CacheEntries})
+	}
+	// Both bounds by one weight: an entry weighs at least the share of the bytes
+	// that it may have if there are as many as allowed.
+	least := max(s.CacheBytes/s.CacheEntries, 1)
+	return otter.Must(&otter.Options[string, any]{
+		MaximumWeight: uint64(s.CacheBytes),
+		Weigher: func(key string, value any) uint32 {
+			return uint32(min(max(len(key)+weight(value), least), s.CacheBytes))
+		},
+	})
 }
 
 // get returns the answer that is kept for a key.
@@ -75,11 +79,12 @@ func (a *answers[Out]) get(key string) (answer[Out], bool) {
 	if a.cache == nil {
 		return answer[Out]{}, false
 	}
-	k, ok := a.cache.GetIfPresent(key)
-	if !ok || !time.Now().Before(k.until) {
+	value, ok := a.cache.GetIfPresent(key)
+	if !ok {
 		return answer[Out]{}, false
 	}
-	return k.answer, true
+	k := value.(*kept[Out])
+	return k.answer, time.Now().Before(k.until)
 }
 
 // keep keeps those of a batch's answers that may be.
@@ -96,7 +101,7 @@ func (a *answers[Out]) keep(answered map[string]answer[Out]) {
 			}
 		}
 		if a.methods.keeps(answer.result, err) {
-			a.cache.Set(key, kept[Out]{answer, until})
+			a.cache.Set(key, &kept[Out]{answer, until})
 		}
 	}
 }
