@@ -186,33 +186,42 @@ func TestAKeyIsAskedForAgainIfTheOtherBatchGetsNoAnswer(t *testing.T) {
 }
 
 // A call that ignores its context keeps nobody else from the keys, nor its own
-// retry; and what it comes back with is not kept.
+// retry; what it comes back with is not kept, and takes no key from who asks for it
+// by then.
 func TestACallThatHangsHoldsNoKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
 		source := &script{}
 		source.lookup = func(_ context.Context, keys []string) (map[string]place, error) {
-			if calls++; calls == 1 {
+			switch calls++; calls {
+			case 1:
 				time.Sleep(time.Hour)
 				return map[string]place{"A": {"of old"}}, nil
+			case 3:
+				time.Sleep(20 * time.Second)
 			}
 			return rows(keys), nil
 		}
-		a, b := two(t, source, batchasync.Cache(100, 2*time.Hour), batchasync.Timeout(time.Second), batchasync.RetryInterval(time.Second))
+		a, b := two(t, source, batchasync.Cache(100, 30*time.Minute), batchasync.Timeout(time.Minute), batchasync.RetryInterval(time.Second))
+		began := time.Now()
 		var running sync.WaitGroup
-		for i, h := range []*batchasynctest.Harness{a, b} {
+		ask := func(h *batchasynctest.Harness, after, took time.Duration) {
 			running.Go(func() {
-				time.Sleep(time.Duration(i) * 500 * time.Millisecond)
+				time.Sleep(after)
 				start := time.Now()
 				require.Empty(t, run(t, h, "A").Failures())
-				require.LessOrEqual(t, time.Since(start), 2*time.Second)
+				require.Equal(t, took, time.Since(start))
 			})
 		}
+		ask(a, 0, 61*time.Second)
+		ask(b, 30*time.Second, 30*time.Second) // it asks when the call is over for which it waited
 		running.Wait()
 		require.Len(t, source.lookups, 2, "the second is for both")
-		time.Sleep(time.Hour)
-		run(t, a, "A")
-		require.Len(t, source.lookups, 2)
+
+		ask(a, time.Until(began.Add(time.Hour-10*time.Second)), 20*time.Second)
+		ask(b, time.Until(began.Add(time.Hour+5*time.Second)), 5*time.Second) // the first has come back
+		running.Wait()
+		require.Len(t, source.lookups, 3, "the third is for both")
 	})
 }
 
