@@ -138,15 +138,15 @@ func (c *Caller[In, Out]) Call(ctx context.Context, batch []In) ([]Out, error) {
 }
 
 func (c *Caller[In, Out]) format() format {
-	f := format{
-		request: c.RequestField, members: c.RequestMembers, response: path(c.ResponseField),
-		id: path(c.IDField), failure: path(c.ErrorField), lines: c.NDJSON,
-	}
-	switch c.ErrorField {
+	failure := c.ErrorField
+	switch failure {
 	case "":
-		f.failure = "error"
+		failure = "error"
 	case "-":
-		f.failure = ""
+		failure = ""
 	}
-	return f
+	return format{
+		request: c.RequestField, members: c.RequestMembers, response: path(c.ResponseField), lines: c.NDJSON,
+		id: path(c.IDField), failure: path(failure), failureName: failure[strings.LastIndexByte(failure, '.')+1:],
+	}
 }

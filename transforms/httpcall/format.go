@@ -23,7 +23,9 @@ type format struct {
 	response string
 	id       string // "": by order
 	failure  string // "": there is none
-	lines    bool
+	// failureName is the last name in failure, as it stands in JSON.
+	failureName string
+	lines       bool
 }
 
 // path is names with dots between them as a path of gjson's, in which many
@@ -57,22 +59,51 @@ func (r *request) fail(element int, err error) {
 
 // encode writes a batch. Elements that can't be sent fail alone.
 func encode[In any](f format, batch []In) (*request, error) {
-	r := &request{item: make([]int, len(batch)), byID: map[string]int{}}
-	var b bytes.Buffer
 	begin, end, err := f.frame()
 	if err != nil {
 		return nil, err
 	}
+	r := &request{item: make([]int, len(batch)), items: len(batch)}
+	var b bytes.Buffer
 	b.WriteString(begin)
-	encoder := newEncoder(&b)
+	if !f.lines && f.id == "" && reflect.TypeFor[In]().Kind() != reflect.Uint8 && newEncoder(&b).Encode(batch) == nil {
+		// All at once, as mostly can be done; []byte would be base64.
+		for i := range r.item {
+			r.item[i] = i
+		}
+		b.Truncate(b.Len() - 1)
+		b.WriteString(end)
+		r.body = b.Bytes()
+		return r, nil
+	}
+	b.Truncate(len(begin))
+	if !f.lines {
+		b.WriteByte('[')
+	}
+	if err := encodeEach(r, f, &b, batch); err != nil {
+		return nil, err
+	}
+	if !f.lines {
+		b.WriteByte(']')
+	}
+	b.WriteString(end)
+	r.body = b.Bytes()
+	return r, nil
+}
+
+// encodeEach writes the elements one by one.
+func encodeEach[In any](r *request, f format, b *bytes.Buffer, batch []In) error {
+	r.items, r.byID = 0, map[string]int{}
+	encoder := newEncoder(b)
 	var spans [][2]int // where the items are; by id only
-	for i, element := range batch {
+	for i := range batch {
 		before := b.Len()
 		if r.items > 0 && !f.lines {
 			b.WriteByte(',')
 		}
 		from := b.Len()
-		if err := encoder.Encode(element); err != nil {
+		// By its address, as in a slice: its MarshalJSON may need that.
+		if err := encoder.Encode(&batch[i]); err != nil {
 			b.Truncate(before)
 			r.fail(i, batchasync.Permanent(fmt.Errorf("the element can't be written as JSON: %w", err)))
 			continue
@@ -88,7 +119,7 @@ func encode[In any](f format, batch []In) (*request, error) {
 			if first, ok := r.byID[id]; ok {
 				if span := spans[first]; !bytes.Equal(b.Bytes()[from:to], b.Bytes()[span[0]:span[1]]) {
 					// An answer could be the one's or the other's.
-					return nil, batchasync.Halve(fmt.Errorf("two elements that differ have the id %s: they can't be in one call", id))
+					return batchasync.Halve(fmt.Errorf("two elements that differ have the id %s: they can't be in one call", id))
 				}
 				b.Truncate(before)
 				r.item[i] = first
@@ -104,20 +135,15 @@ func encode[In any](f format, batch []In) (*request, error) {
 		r.item[i] = r.items
 		r.items++
 	}
-	b.WriteString(end)
-	r.body = b.Bytes()
-	return r, nil
+	return nil
 }
 
-// frame is what stands around the items.
+// frame is what stands around the array of items.
 func (f format) frame() (begin, end string, err error) {
-	if f.lines {
+	if f.request == "" {
 		return "", "", nil
 	}
-	if f.request == "" {
-		return "[", "]", nil
-	}
-	begin, end = "{", "]"
+	begin = "{"
 	if len(f.members) > 0 {
 		members, err := json.Marshal(f.members)
 		if err != nil {
@@ -132,7 +158,7 @@ func (f format) frame() (begin, end string, err error) {
 		begin += string(gjson.AppendJSONString(nil, name)) + ":"
 		end += "}"
 	}
-	return begin + "[", end, nil
+	return begin, end, nil
 }
 
 // newEncoder writes JSON without the escapes that only browsers need.
@@ -142,9 +168,9 @@ func newEncoder(b *bytes.Buffer) *json.Encoder {
 	return e
 }
 
-func encodeItem(element any) ([]byte, error) {
+func encodeItem[In any](element In) ([]byte, error) {
 	var b bytes.Buffer
-	if err := newEncoder(&b).Encode(element); err != nil {
+	if err := newEncoder(&b).Encode(&element); err != nil {
 		return nil, err
 	}
 	return b.Bytes()[:b.Len()-1], nil
@@ -173,7 +199,13 @@ func decode[Out any](f format, r *request, a *Answer) ([]Out, map[int]error, err
 	if reflect.TypeFor[Out]().Size() == 0 && len(bytes.TrimSpace(a.Body)) == 0 {
 		return make([]Out, r.items), nil, nil
 	}
-	array, items, err := f.split(a)
+	// All at once, as if there were nothing to see to: mostly there is not.
+	outs := make([]Out, 0, r.items)
+	plain := !f.lines && f.response == "" && json.Unmarshal(a.Body, &outs) == nil
+	if plain && len(outs) == r.items && f.harmless(a.Body, takesNull[Out]()) {
+		return outs, nil, nil
+	}
+	array, items, err := f.split(r, a, plain)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -208,8 +240,10 @@ func decode[Out any](f format, r *request, a *Answer) ([]Out, map[int]error, err
 	if f.id != "" {
 		r.reconcile(of, failed, a)
 	}
-	outs := make([]Out, 0, len(items))
-	if array != nil && len(failed) == 0 && json.Unmarshal(array, &outs) == nil {
+	if !plain && array != "" && len(failed) == 0 {
+		plain = json.Unmarshal([]byte(array), &outs) == nil
+	}
+	if plain && len(failed) == 0 {
 		return sorted(outs, of, f.id != "", r.items), failed, nil
 	}
 	// One by one, to see which of them are no Outs.
@@ -225,9 +259,21 @@ func decode[Out any](f format, r *request, a *Answer) ([]Out, map[int]error, err
 	return outs, failed, nil
 }
 
-// split finds the items of an answer, and the array that they are in, if they
-// are in one.
-func (f format) split(a *Answer) (array []byte, items []gjson.Result, err error) {
+// harmless reports whether an answer in valid JSON, by order, can have no item
+// with an error or a null in it: to look for a word is much faster than to look
+// at each item.
+func (f format) harmless(body []byte, null bool) bool {
+	if f.id != "" || !null && bytes.Contains(body, []byte("null")) {
+		return false
+	}
+	// A name may be written with escapes.
+	return f.failure == "" || !bytes.Contains(body, []byte(`"`+f.failureName+`"`)) && !bytes.ContainsRune(body, '\\')
+}
+
+// split finds the items of an answer, which may be known to be valid JSON, and
+// the array that they are in, if that is only a part of it.
+func (f format) split(r *request, a *Answer, valid bool) (array string, items []gjson.Result, err error) {
+	items = make([]gjson.Result, 0, r.items)
 	broken := func(part []byte) error {
 		// No permanent error: it is a proxy's page, or has broken off,
 		// more often than not.
@@ -245,26 +291,25 @@ func (f format) split(a *Answer) (array []byte, items []gjson.Result, err error)
 				continue
 			}
 			if !json.Valid(line) {
-				return nil, nil, broken(line)
+				return "", nil, broken(line)
 			}
 			items = append(items, gjson.ParseBytes(line))
 		}
-		return nil, items, nil
+		return "", items, nil
 	}
-	if !json.Valid(a.Body) {
-		return nil, nil, broken(a.Body)
+	if !valid && !json.Valid(a.Body) {
+		return "", nil, broken(a.Body)
 	}
 	found := gjson.ParseBytes(a.Body)
-	array = a.Body
 	if f.response != "" {
 		found = found.Get(f.response)
-		array = []byte(found.Raw)
+		array = found.Raw
 		if !found.IsArray() {
-			return nil, nil, batchasync.Permanent(a.Wrong(fmt.Errorf("the answer has no array in the member %q, which ResponseField says", f.response)))
+			return "", nil, batchasync.Permanent(a.Wrong(fmt.Errorf("the answer has no array in the member %q, which ResponseField says", f.response)))
 		}
 	}
 	if !found.IsArray() {
-		return nil, nil, batchasync.Permanent(a.Wrong(errors.New("the answer is no array: set ResponseField to the member that has it")))
+		return "", nil, batchasync.Permanent(a.Wrong(errors.New("the answer is no array: set ResponseField to the member that has it")))
 	}
 	found.ForEach(func(_, item gjson.Result) bool {
 		items = append(items, item)

@@ -34,16 +34,7 @@ import (
 
 func TestMain(m *testing.M) {
 	beam.Init()
-	code := m.Run()
-	if code == 0 {
-		http.DefaultClient.CloseIdleConnections()
-		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
-			goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start")); err != nil && os.Getenv("HTTPCALL_LEAKS") != "" {
-			fmt.Println(err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(m.Run())
 }
 
 // A word is sent, and its Length is what the service answers.
@@ -292,12 +283,14 @@ func TestAnswersThatDoNotMatchAreClearErrors(t *testing.T) {
 		"failed in part, by order":     {words{}, `[{"id":"a","n":1},{"error":{"status":422,"message":"too short"}},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: too short"}, 1},
 		"failed in part, by id":        {words{IDField: "id"}, `[{"id":"c","n":1},{"id":"b","status":"404","error":"gone"},{"id":"a","n":1}]`, map[string]string{"b": "the service refused the element: gone"}, 1},
 		"an error elsewhere":           {words{ErrorField: "problem.text"}, `[{"id":"a","n":1},{"id":"b","problem":{"text":"bad"},"code":400},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: bad"}, 1},
-		"a page":                       {words{}, `<html>we'll be back</html>`, map[string]string{"*": "the answer is not JSON: invalid character '<' looking for beginning of value; the answer (200, Content-Type \"application/json\") begins: <html>we'll be back</html>"}, 3},
-		"nothing":                      {words{}, ``, map[string]string{"*": "the answer is not JSON: it is empty"}, 3},
-		"broken off":                   {words{}, `[{"id":"a","n":1},{"id`, map[string]string{"*": "the answer is not JSON: unexpected end of JSON input"}, 3},
-		"broken off behind the array":  {words{ResponseField: "items"}, `{"items":[{"id":"a"},{"id":"b"},{"id":"c"}]`, map[string]string{"*": "the answer is not JSON: unexpected end of JSON input"}, 3},
-		"a broken line":                {words{NDJSON: true}, "{\"n\":1}\n{\"n\"", map[string]string{"*": "the answer is not JSON"}, 3},
-		"nested too deeply":            {words{ResponseField: "a"}, strings.Repeat("[", 1<<20), map[string]string{"*": "the answer is not JSON: invalid character '[' exceeded max depth"}, 3},
+		"an error with an odd name":    {words{ErrorField: "err*-or"}, `[{"id":"a","n":1},{"id":"b","err*-or":"bad","code":400},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: bad"}, 1},
+		"an error whose name is written with escapes": {words{}, `[{"id":"a","n":1},{"id":"b","\u0065rror":"bad","code":400},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: bad"}, 1},
+		"a page":                      {words{}, `<html>we'll be back</html>`, map[string]string{"*": "the answer is not JSON: invalid character '<' looking for beginning of value; the answer (200, Content-Type \"application/json\") begins: <html>we'll be back</html>"}, 3},
+		"nothing":                     {words{}, ``, map[string]string{"*": "the answer is not JSON: it is empty"}, 3},
+		"broken off":                  {words{}, `[{"id":"a","n":1},{"id`, map[string]string{"*": "the answer is not JSON: unexpected end of JSON input"}, 3},
+		"broken off behind the array": {words{ResponseField: "items"}, `{"items":[{"id":"a"},{"id":"b"},{"id":"c"}]`, map[string]string{"*": "the answer is not JSON: unexpected end of JSON input"}, 3},
+		"a broken line":               {words{NDJSON: true}, "{\"n\":1}\n{\"n\"", map[string]string{"*": "the answer is not JSON"}, 3},
+		"nested too deeply":           {words{ResponseField: "a"}, strings.Repeat("[", 1<<20), map[string]string{"*": "the answer is not JSON: invalid character '[' exceeded max depth"}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, always(200, test.reply))
@@ -533,3 +526,21 @@ func TestTheConnectionsAreThoseOfTheCallsInFlight(t *testing.T) {
 
 // discard takes what a server logs about clients that a test makes fail.
 var discard = log.New(io.Discard, "", 0)
+
+func TestNothingIsLeftAfterTeardown(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	s := serve(t, func(n int, w http.ResponseWriter, r *http.Request, body string) {
+		if n%2 == 0 {
+			<-r.Context().Done() // longer than its timeout
+			return
+		}
+		measure(n, w, r, body)
+	})
+	h := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL}}, fast(batchasync.BatchSize(10), batchasync.MaxInFlight(4), batchasync.Timeout(100*time.Millisecond), batchasync.MaxAttempts(100))...))
+	out, err := h.Bundle(someWords(200)...)
+	require.NoError(t, err)
+	batchasynctest.RequireExactlyOnce(t, someWords(200), out, measured)
+	require.NoError(t, h.Teardown())
+	s.Close()
+	require.NoError(t, goleak.Find(before))
+}
