@@ -459,12 +459,12 @@ func TestAPipelineOfEachKind(t *testing.T) {
 
 func TestWhatIsWrongIsSaidAtConstruction(t *testing.T) {
 	for want, m := range map[string]*embed.Model{
-		"Name is empty: give the model's name":          {},
+		"the model has no Name: give the model's name":  {},
 		"Dimensions is -1: it must be at least 1, or 0": {Name: "m", Dimensions: -1},
 		"MaxItems is -1": {Name: "m", MaxItems: -1},
-		`Counter "cl100k" is not registered; add to an init function: embed.RegisterCounter("cl100k", function)`: {Name: "m", Counter: "cl100k"},
-		"MaxTextTokens is 9, but without a Counter nobody knows":                                                 {Name: "m", MaxTextTokens: 9},
-		"the header \"Api-Key\" looks like a secret":                                                             {Name: "m", Endpoint: httpcall.Endpoint{Headers: map[string]string{"Api-Key": "t0psecret"}}},
+		`the Counter "cl100k" is not registered; add to an init function: embed.RegisterCounter("cl100k", function)`: {Name: "m", Counter: "cl100k"},
+		"MaxTextTokens is 9, but without a Counter nobody knows":                                                     {Name: "m", MaxTextTokens: 9},
+		"the header \"Api-Key\" looks like a secret":                                                                 {Name: "m", Endpoint: httpcall.Endpoint{Headers: map[string]string{"Api-Key": "t0psecret"}}},
 	} {
 		t.Run(want, func(t *testing.T) {
 			defer func() {

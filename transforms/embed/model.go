@@ -95,7 +95,7 @@ func (m *Model) Validate() error {
 		return err
 	}
 	if m.Name == "" {
-		return errors.New("Name is empty: give the model's name, as the server knows it")
+		return errors.New("the model has no Name: give the model's name, as the server knows it")
 	}
 	for _, field := range []struct {
 		name  string
@@ -106,7 +106,7 @@ func (m *Model) Validate() error {
 		}
 	}
 	if _, ok := counters.Load(m.Counter); m.Counter != "" && !ok {
-		return fmt.Errorf("Counter %q is not registered; add to an init function: embed.RegisterCounter(%q, function)", m.Counter, m.Counter)
+		return fmt.Errorf("the Counter %q is not registered; add to an init function: embed.RegisterCounter(%q, function)", m.Counter, m.Counter)
 	}
 	if m.MaxTextTokens > 0 && m.Counter == "" {
 		return fmt.Errorf("MaxTextTokens is %d, but without a Counter nobody knows how many a text has: set Counter, or leave it to the server to refuse texts that are too long", m.MaxTextTokens)

@@ -143,7 +143,7 @@ func (e *Endpoint) Validate() error {
 	}
 	if !e.Bearer.isZero() {
 		if err := e.Bearer.validate(); err != nil {
-			return fmt.Errorf("Bearer: %w", err)
+			return fmt.Errorf("the secret Bearer: %w", err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.SecretHeaders)) {
@@ -152,7 +152,7 @@ func (e *Endpoint) Validate() error {
 		case !fieldName(name) || own[header]:
 			return fmt.Errorf("the secret header %q is none that HTTP can send, or is set by httpcall", name)
 		case header == "Authorization" && !e.Bearer.isZero():
-			return fmt.Errorf("Bearer and SecretHeaders[%q] are the same header: leave one out", name)
+			return fmt.Errorf("the secrets Bearer and SecretHeaders[%q] are the same header: leave one out", name)
 		case err != nil:
 			return fmt.Errorf("SecretHeaders[%q]: %w", name, err)
 		}

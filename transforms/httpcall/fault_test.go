@@ -361,7 +361,9 @@ func TestRedirectsTakeNothingElsewhere(t *testing.T) {
 		}
 	}
 	require.Zero(t, elsewhere.asked())
-	circle := serve(t, func(_ int, w http.ResponseWriter, r *http.Request, _ string) { http.Redirect(w, r, "/again", 307) })
+	circle := serve(t, func(_ int, w http.ResponseWriter, r *http.Request, _ string) {
+		http.Redirect(w, r, "/again", http.StatusTemporaryRedirect)
+	})
 	_, err := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: circle.URL}}, batchasync.FailBundle())).Bundle(someWords(1)...)
 	require.ErrorContains(t, err, "307")
 	require.Equal(t, 6, circle.asked())
@@ -376,27 +378,27 @@ func TestWhatIsWrongIsSaidAtConstruction(t *testing.T) {
 		`the parameter "api_key" in URL looks like a secret`:                                  {Endpoint: httpcall.Endpoint{URL: "https://x/?api_key=t0psecret"}},
 		`the parameter "sig" in URL looks like a secret`:                                      {Endpoint: httpcall.Endpoint{URL: "https://x/?sv=1&sig=t0psecret"}},
 		"a part behind #": {Endpoint: httpcall.Endpoint{URL: "https://x/#y"}},
-		`the header "authorization" looks like a secret`:             {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"authorization": "t0psecret"}}},
-		`the header "X-Api-Key" looks like a secret`:                 {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"X-Api-Key": "t0psecret"}}},
-		`the header "X-Auth-Token" looks like a secret`:              {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"X-Auth-Token": "t0psecret"}}},
-		`the header "Cookie" looks like a secret`:                    {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"Cookie": "t0psecret"}}},
-		`the header "X-Who" looks like a secret`:                     {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"X-Who": "Bearer t0psecret"}}},
-		`the header "Idempotency-Key" is set by httpcall`:            {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"Idempotency-Key": "1"}}},
-		`the header "a b", or its value, is none that HTTP can send`: {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"a b": "1"}}},
-		`the header "A", or its value, is none that HTTP can send`:   {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"A": "1\r\nB: 2"}}},
-		"Bearer: Env is not the name of an environment variable":     {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Env: "sk-t0psecret"}}},
-		"Bearer: Func is not the name of a registered function":      {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Func: "t0psecret"}}},
-		"Bearer: 2 of Env, File and Func are set: set one":           {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Env: "A", File: "b"}}},
-		`SecretHeaders["X-Key"]: 0 of Env, File and Func are set`:    {Endpoint: httpcall.Endpoint{URL: "https://x", SecretHeaders: map[string]httpcall.Secret{"X-Key": {}}}},
-		"are the same header: leave one out":                         {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Env: "A"}, SecretHeaders: map[string]httpcall.Secret{"authorization": {Env: "A"}}}},
-		"URL http://x would send a secret unencrypted":               {Endpoint: httpcall.Endpoint{URL: "http://x", Bearer: httpcall.Secret{Env: "A"}}},
-		"CertFile and KeyFile belong together":                       {Endpoint: httpcall.Endpoint{URL: "https://x", CertFile: "a"}},
-		"MaxAnswerBytes is -1":                                       {Endpoint: httpcall.Endpoint{URL: "https://x", MaxAnswerBytes: -1}},
-		`ResponseField is "a..b": it must be the name of a member`:   {Endpoint: httpcall.Endpoint{URL: "https://x"}, ResponseField: "a..b"},
-		"NDJSON has a line an element":                               {Endpoint: httpcall.Endpoint{URL: "https://x"}, NDJSON: true, RequestField: "a"},
-		"RequestMembers need an object to be members of":             {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestMembers: map[string]any{"a": 1}},
-		`RequestMembers["a"] is where RequestField has the elements`: {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestField: "a.b", RequestMembers: map[string]any{"a": 1}},
-		`RequestMembers["api_key"] looks like a secret`:              {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestField: "a", RequestMembers: map[string]any{"api_key": "t0psecret"}},
+		`the header "authorization" looks like a secret`:                      {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"authorization": "t0psecret"}}},
+		`the header "X-Api-Key" looks like a secret`:                          {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"X-Api-Key": "t0psecret"}}},
+		`the header "X-Auth-Token" looks like a secret`:                       {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"X-Auth-Token": "t0psecret"}}},
+		`the header "Cookie" looks like a secret`:                             {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"Cookie": "t0psecret"}}},
+		`the header "X-Who" looks like a secret`:                              {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"X-Who": "Bearer t0psecret"}}},
+		`the header "Idempotency-Key" is set by httpcall`:                     {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"Idempotency-Key": "1"}}},
+		`the header "a b", or its value, is none that HTTP can send`:          {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"a b": "1"}}},
+		`the header "A", or its value, is none that HTTP can send`:            {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"A": "1\r\nB: 2"}}},
+		"Bearer: the value of Env is not the name of an environment variable": {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Env: "sk-t0psecret"}}},
+		"Bearer: the value of Func is not the name of a registered function":  {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Func: "t0psecret"}}},
+		"Bearer: 2 of Env, File and Func are set: set one":                    {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Env: "A", File: "b"}}},
+		`SecretHeaders["X-Key"]: 0 of Env, File and Func are set`:             {Endpoint: httpcall.Endpoint{URL: "https://x", SecretHeaders: map[string]httpcall.Secret{"X-Key": {}}}},
+		"are the same header: leave one out":                                  {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{Env: "A"}, SecretHeaders: map[string]httpcall.Secret{"authorization": {Env: "A"}}}},
+		"URL http://x would send a secret unencrypted":                        {Endpoint: httpcall.Endpoint{URL: "http://x", Bearer: httpcall.Secret{Env: "A"}}},
+		"CertFile and KeyFile belong together":                                {Endpoint: httpcall.Endpoint{URL: "https://x", CertFile: "a"}},
+		"MaxAnswerBytes is -1":                                                {Endpoint: httpcall.Endpoint{URL: "https://x", MaxAnswerBytes: -1}},
+		`ResponseField is "a..b": it must be the name of a member`:            {Endpoint: httpcall.Endpoint{URL: "https://x"}, ResponseField: "a..b"},
+		"NDJSON has a line an element":                                        {Endpoint: httpcall.Endpoint{URL: "https://x"}, NDJSON: true, RequestField: "a"},
+		"RequestMembers need an object to be members of":                      {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestMembers: map[string]any{"a": 1}},
+		`RequestMembers["a"] is where RequestField has the elements`:          {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestField: "a.b", RequestMembers: map[string]any{"a": 1}},
+		`RequestMembers["api_key"] looks like a secret`:                       {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestField: "a", RequestMembers: map[string]any{"api_key": "t0psecret"}},
 	} {
 		t.Run(want, func(t *testing.T) {
 			defer func() {

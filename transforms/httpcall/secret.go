@@ -56,14 +56,14 @@ func (s Secret) validate() error {
 		return fmt.Errorf("%d of Env, File and Func are set: set one", set)
 	}
 	if s.Env != "" && !variable.MatchString(s.Env) {
-		return errors.New("Env is not the name of an environment variable (it is not shown here, for it may be the secret itself): give the variable's name, and set the variable on the workers")
+		return errors.New("the value of Env is not the name of an environment variable (it is not shown here, for it may be the secret itself): give the variable's name, and set the variable on the workers")
 	}
 	if strings.ContainsAny(s.File, "\r\n") {
-		return errors.New("File is not the name of a file (it is not shown here, for it may be the secret itself)")
+		return errors.New("the value of File is not the name of a file (it is not shown here, for it may be the secret itself)")
 	}
 	if s.Func != "" {
 		if _, ok := secrets.Load(s.Func); !ok {
-			return errors.New("Func is not the name of a registered function (it is not shown here, for it may be the secret itself); add to an init function: httpcall.RegisterSecret(name, function)")
+			return errors.New("the value of Func is not the name of a registered function (it is not shown here, for it may be the secret itself); add to an init function: httpcall.RegisterSecret(name, function)")
 		}
 	}
 	return nil
