@@ -5,16 +5,16 @@ package sqldb
 
 import "strings"
 
-// Quote quotes a name for a statement, with what it may have of schemas before it:
-// each part between dots by itself.
-func (d Driver) Quote(name string) string {
+// Quote quotes a name for a statement: of a column, or, in parts, of a schema and
+// its table.
+func (d Driver) Quote(parts ...string) string {
 	mark := `"`
 	if d == MySQL {
 		mark = "`"
 	}
-	parts := strings.Split(name, ".")
+	quoted := make([]string, len(parts))
 	for i, part := range parts {
-		parts[i] = mark + strings.ReplaceAll(part, mark, mark+mark) + mark
+		quoted[i] = mark + strings.ReplaceAll(part, mark, mark+mark) + mark
 	}
-	return strings.Join(parts, ".")
+	return strings.Join(quoted, ".")
 }

@@ -176,7 +176,7 @@ func onlyVerified(t *testing.T, server *servertest.Server, driver sqldb.Driver, 
 }
 
 func TestQuoteKeepsAnyNameAName(t *testing.T) {
-	require.Equal(t, `"public"."my ""table"""`, sqldb.PostgreSQL.Quote(`public.my "table"`))
-	require.Equal(t, "`air`.`a``b`", sqldb.MySQL.Quote("air.a`b"))
+	require.Equal(t, `"public"."my ""table"""`, sqldb.PostgreSQL.Quote("public", `my "table"`))
+	require.Equal(t, "`air`.`a``b`", sqldb.MySQL.Quote("air", "a`b"))
 	require.Equal(t, `"a; DROP TABLE x"`, sqldb.SQLite.Quote("a; DROP TABLE x"))
 }
