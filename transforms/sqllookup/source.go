@@ -38,10 +38,23 @@ type running[K comparable, V any] struct {
 	warn sync.Once
 }
 
-// MarshalJSON lets a Source that can't work, or that has a password in it, panic
-// where the pipeline is constructed, rather than travel.
+// Validate says what is wrong with the Database, the Query, K or V.
+func (s *Source[K, V]) Validate() error {
+	_, err := s.validate()
+	return err
+}
+
+func (s *Source[K, V]) validate() (*plan[K, V], error) {
+	if err := s.Database.Validate(); err != nil {
+		return nil, fmt.Errorf("the Database: %w", err)
+	}
+	return newPlan[K, V](s.Database.Driver, s.Query)
+}
+
+// MarshalJSON refuses to let a Source travel that can't work or that has a password
+// in it, whatever it is a part of.
 func (s Source[K, V]) MarshalJSON() ([]byte, error) {
-	if _, err := s.validate(); err != nil {
+	if err := s.Validate(); err != nil {
 		return nil, err
 	}
 	type fields struct {
@@ -51,22 +64,11 @@ func (s Source[K, V]) MarshalJSON() ([]byte, error) {
 	return json.Marshal(fields{s.Database, s.Query})
 }
 
-func (s *Source[K, V]) validate() (*plan[K, V], error) {
-	if err := s.Database.Validate(); err != nil {
-		return nil, fmt.Errorf("sqllookup.Source: the Database: %w", err)
-	}
-	p, err := newPlan[K, V](s.Database.Driver, s.Query)
-	if err != nil {
-		return nil, fmt.Errorf("sqllookup.Source: %w", err)
-	}
-	return p, nil
-}
-
 // Setup opens the pool of connections, one for the worker process.
 func (s *Source[K, V]) Setup(ctx context.Context) error {
 	p, err := s.validate()
 	if err != nil {
-		return err
+		return fmt.Errorf("sqllookup: %w", err)
 	}
 	pool, err := s.Database.Open(ctx)
 	if err != nil {

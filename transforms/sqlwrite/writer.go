@@ -46,31 +46,33 @@ type store[Row any] interface {
 	close() error
 }
 
-// MarshalJSON lets a Writer that can't work, or that has a password in it, panic
-// where the pipeline is constructed, rather than travel.
-func (w *Writer[Row]) MarshalJSON() ([]byte, error) {
-	if _, err := w.validate(); err != nil {
-		return nil, err
-	}
-	type fields Writer[Row]
-	return json.Marshal((*fields)(w))
+// Validate says what is wrong with the Database, the Table, the Key, CopyFrom or Row.
+func (w *Writer[Row]) Validate() error {
+	_, err := w.validate()
+	return err
 }
 
 func (w *Writer[Row]) validate() (*layout[Row], error) {
 	if err := w.Database.Validate(); err != nil {
-		return nil, fmt.Errorf("sqlwrite.Writer: the Database: %w", err)
+		return nil, fmt.Errorf("the Database: %w", err)
 	}
 	if w.Table == "" || slices.Contains(strings.Split(w.Table, "."), "") {
-		return nil, fmt.Errorf("sqlwrite.Writer: the Table is %q: name the table, or schema.table", w.Table)
+		return nil, fmt.Errorf("the Table is %q: name the table, or schema.table", w.Table)
 	}
 	if w.CopyFrom < -1 {
-		return nil, fmt.Errorf("sqlwrite.Writer: CopyFrom is %d: allowed are a number of rows, 0 (the default) and -1 (never)", w.CopyFrom)
+		return nil, fmt.Errorf("CopyFrom is %d: allowed are a number of rows, 0 (the default) and -1 (never)", w.CopyFrom)
 	}
-	l, err := newLayout[Row](w.Key)
-	if err != nil {
-		return nil, fmt.Errorf("sqlwrite.Writer: %w", err)
+	return newLayout[Row](w.Key)
+}
+
+// MarshalJSON refuses to let a Writer travel that can't work or that has a password
+// in it, whatever it is a part of.
+func (w Writer[Row]) MarshalJSON() ([]byte, error) {
+	if err := w.Validate(); err != nil {
+		return nil, err
 	}
-	return l, nil
+	type fields Writer[Row]
+	return json.Marshal(fields(w))
 }
 
 // Setup opens the pool of connections, one for the worker process, and looks at
@@ -78,7 +80,7 @@ func (w *Writer[Row]) validate() (*layout[Row], error) {
 func (w *Writer[Row]) Setup(ctx context.Context) error {
 	l, err := w.validate()
 	if err != nil {
-		return err
+		return fmt.Errorf("sqlwrite: %w", err)
 	}
 	w.layout = l
 	db := w.Database
