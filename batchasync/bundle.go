@@ -268,6 +268,7 @@ func (b *bundle[K, In, Out]) finish() error {
 	countSome(b.ctx, failuresCounter, b.failed)
 	countSome(b.ctx, hitsCounter, b.hits)
 	b.countThrottling()
+	b.warnOfLonely()
 	if b.arrived != b.answered+b.failed {
 		return b.wrap(fmt.Errorf("%d elements arrived, but %d were answered and %d failed: this is a mistake in batchasync, please report it",
 			b.arrived, b.answered, b.failed))

@@ -19,13 +19,13 @@ import (
 // each at its own time; it ends after all, for a test has to.
 func stream(s beam.Scope, n int) beam.PCollection {
 	const interval = 10 * time.Millisecond
-	start := time.Now()
+	start := time.Now().Add(time.Second) // what is due before the job runs comes at once
 	ticks := periodic.Impulse(s, start, start.Add(time.Duration(n)*interval), interval, false)
 	return beam.ParDo(s, &nowFn{}, ticks)
 }
 
 func TestElementsOfAStreamEndExactlyOnceInTheirWindows(t *testing.T) {
-	const n = 100
+	const n = 200
 	for _, test := range []struct {
 		name      string
 		reshuffle bool

@@ -34,6 +34,7 @@ import (
 var engines = []string{"direct", "prism"}
 
 func TestMain(m *testing.M) {
+	jobserver.Boot()
 	flag.Parse()
 	log.LogLevel = "error"
 	beam.Init() // in a worker process, it does not return

@@ -51,6 +51,7 @@ func (o options) Set(s string) error {
 }
 
 func main() {
+	jobserver.Boot()
 	config := jobserver.Config{Options: options{}, Notice: notice}
 	endpoint := flag.String("endpoint", "", "job server that runs already, host:port, in place of one of its own")
 	flag.StringVar(&config.ClassPath, "classpath", "", "the job server's jar, or its class path (default: fetched by Maven)")
@@ -59,6 +60,7 @@ func main() {
 	flag.StringVar(&config.FlinkConfDir, "flink_conf_dir", "", "folder with a flink-conf.yaml")
 	flag.DurationVar(&config.Timeout, "timeout", time.Minute, "how long the job server may take to serve")
 	flag.Var(options(config.Options), "option", "pipeline option to add to each job, NAME=VALUE; may be given several times")
+	worker := flag.String("worker", "", "program that each worker is a process of (environment PROCESS); default: workers are in the command itself (LOOPBACK)")
 	flag.Usage = usage
 	flag.Parse()
 
@@ -74,7 +76,7 @@ func main() {
 			os.Exit(wrongFlag)
 		}
 	}
-	status, err := run(config, *endpoint, flag.Args())
+	status, err := run(config, *endpoint, *worker, flag.Args())
 	if err != nil {
 		notice("%v", err)
 	}
@@ -97,7 +99,7 @@ func notice(format string, args ...any) {
 
 // run starts the server, unless there is an endpoint, and runs the command. It
 // returns the exit status.
-func run(config jobserver.Config, endpoint string, command []string) (status int, err error) {
+func run(config jobserver.Config, endpoint, worker string, command []string) (status int, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, orphaned := context.WithCancel(ctx)
@@ -105,13 +107,19 @@ func run(config jobserver.Config, endpoint string, command []string) (status int
 	go watchParent(ctx, orphaned)
 
 	var ended <-chan struct{} // never, for a server that is not ours
+	flags := jobserver.Flags(endpoint)
 	if endpoint == "" {
 		server, err := jobserver.Start(ctx, config)
 		if err != nil {
 			return notRun, err
 		}
 		defer func() { err = errors.Join(err, server.Stop()) }()
-		endpoint, ended = server.Endpoint(), server.Ended()
+		flags, ended = server.Flags(), server.Ended()
+		if worker != "" {
+			if flags, err = server.ProcessFlags(worker); err != nil {
+				return notRun, err
+			}
+		}
 		defer func() {
 			select {
 			case <-ended:
@@ -120,7 +128,6 @@ func run(config jobserver.Config, endpoint string, command []string) (status int
 			}
 		}()
 	}
-	flags := jobserver.Flags(endpoint)
 	if len(command) == 0 {
 		fmt.Println(strings.Join(flags, " "))
 		select {

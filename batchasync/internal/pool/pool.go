@@ -28,6 +28,8 @@ type Pool struct {
 	budget  *budget       // nil: none
 	late    atomic.Int64  // answers that nobody waited for
 
+	Lonely atomic.Int64 // bundles of one element in a row, as the bundles count them
+
 	common struct {
 		sync.Once
 		value any

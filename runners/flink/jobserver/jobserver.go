@@ -103,7 +103,7 @@ func Start(ctx context.Context, c Config) (_ *Server, err error) {
 		}
 	}()
 
-	logs, err := os.Create(filepath.Join(dir, "server.log"))
+	logs, err := os.OpenFile(s.Log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,8 @@ func arguments(c Config, dir string) []string {
 	if master == "" {
 		master = "[local]"
 	}
-	args = append(args, "-Xmx2g", "-cp", c.ClassPath, mainClass,
+	// Flink leaves files of some 30 MB behind: all go with dir.
+	args = append(args, "-Djava.io.tmpdir="+dir, "-Xmx2g", "-cp", c.ClassPath, mainClass,
 		"--job-host=localhost", "--job-port=0", "--artifact-port=0", "--expansion-port=0",
 		"--artifacts-dir="+filepath.Join(dir, "artifacts"), "--flink-master="+master)
 	if c.FlinkConfDir != "" {

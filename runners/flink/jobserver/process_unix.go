@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // supervise runs its arguments as a command, and kills it, with all of the
@@ -90,4 +92,14 @@ func OwnGroup(cmd *exec.Cmd, wait time.Duration) {
 		})
 		return syscall.Kill(group, syscall.SIGTERM)
 	}
+}
+
+// become runs a program in the place of this one.
+func become(binary string, args, environ []string, output *os.File) error {
+	for _, standard := range []int{1, 2} {
+		if err := unix.Dup2(int(output.Fd()), standard); err != nil {
+			return err
+		}
+	}
+	return syscall.Exec(binary, append([]string{binary}, args...), environ)
 }
