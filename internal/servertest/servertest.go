@@ -26,8 +26,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -122,6 +120,7 @@ func (s *Server) start(patience time.Duration) error {
 	s.log.reset(s.ready)
 	cmd := exec.Command(s.command[0], s.command[1:]...)
 	cmd.Dir = s.Dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+s.Dir) // for root's may be root's only
 	cmd.SysProcAttr = attributes(s.crash)
 	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	cmd.WaitDelay = time.Second // children may keep the output open
@@ -191,6 +190,7 @@ func (s *Server) tool(command ...string) {
 	s.t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = s.Dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+s.Dir) // for root's may be root's only
 	cmd.SysProcAttr = attributes(syscall.SIGKILL)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -263,15 +263,6 @@ func freePort(t testing.TB) int {
 	return 0
 }
 
-// settings writes options in the way of --name=value, in a fixed order.
-func settings(prefix string, values map[string]string) []string {
-	var args []string
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		args = append(args, prefix+name+"="+values[name])
-	}
-	return args
-}
-
 // A log keeps what a server prints, and tells when a text has been in it.
 type log struct {
 	mu    sync.Mutex
@@ -309,5 +300,3 @@ func (l *log) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
-
-var _ io.Writer = (*log)(nil)

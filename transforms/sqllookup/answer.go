@@ -91,21 +91,27 @@ func (a *answer[K, V]) read(columns []string, from rows) error {
 			return batchasync.Permanent(&scanError{columns: columns, into: into.pointers, err: err})
 		}
 		for _, c := range into.copies {
-			c.to.Set(c.from.Convert(c.to.Type()))
+			c.copy()
 		}
-		a.add(key, value, row)
+		if a.plan.value.slice {
+			a.append(key, row)
+		} else {
+			a.add(key, value)
+		}
 	}
 	return from.Err()
 }
 
-func (a *answer[K, V]) add(key K, value V, row reflect.Value) {
-	if a.plan.value.slice {
-		value = a.values[key]
-		all := reflect.ValueOf(&value).Elem()
-		all.Set(reflect.Append(all, row))
-		a.values[key] = value
-		return
-	}
+// append adds a row to the others of its key.
+func (a *answer[K, V]) append(key K, row reflect.Value) {
+	value := a.values[key]
+	all := reflect.ValueOf(&value).Elem()
+	all.Set(reflect.Append(all, row))
+	a.values[key] = value
+}
+
+// add adds the only row of a key.
+func (a *answer[K, V]) add(key K, value V) {
 	before := len(a.values)
 	a.values[key] = value
 	if len(a.values) == before {
@@ -123,7 +129,18 @@ type destinations struct {
 	fresh    bool     // to be found anew for each row
 }
 
-type copied struct{ from, to reflect.Value }
+type copied struct {
+	from, to reflect.Value
+	same     bool // their types are one, so that nothing need be allocated
+}
+
+func (c copied) copy() {
+	if c.same {
+		c.to.Set(c.from)
+	} else {
+		c.to.Set(c.from.Convert(c.to.Type()))
+	}
+}
 
 // destinations finds them for a key and a row. The first columns are the key's, in
 // the order of its fields.
@@ -171,7 +188,7 @@ func (a *answer[K, V]) destinations(columns []string, key *K, row reflect.Value)
 		if from.Kind() != field.Kind() || !from.Type().ConvertibleTo(field.Type()) {
 			return d, fmt.Errorf("sqllookup: the key's column %q is a %v in the key and a %v in %v: make them one type", columns[i], from.Type(), field.Type(), row.Type())
 		}
-		d.copies = append(d.copies, copied{from, field})
+		d.copies = append(d.copies, copied{from, field, from.Type() == field.Type()})
 	}
 	return d, nil
 }

@@ -47,7 +47,7 @@ func BenchmarkLookup(b *testing.B) {
 	for _, statement := range []string{
 		"CREATE TABLE town (code TEXT PRIMARY KEY, name TEXT NOT NULL, people BIGINT NOT NULL, latitude DOUBLE PRECISION NOT NULL)",
 		fmt.Sprintf("INSERT INTO town SELECT 'code-' || i, 'the name of ' || i, i, i / 7.0 FROM generate_series(0, %d) i", benchmarkRows-1),
-		"ANALYZE town",
+		"VACUUM ANALYZE town", // or whoever comes first would tidy up
 	} {
 		_, err := pool.Exec(ctx, statement)
 		require.NoError(b, err)
@@ -60,6 +60,14 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	require.NoError(b, source.Setup(ctx))
 	defer func() { require.NoError(b, source.Teardown(ctx)) }()
+
+	// What is first must not find a cold server.
+	warm := make([]string, benchmarkRows)
+	for i := range warm {
+		warm[i] = fmt.Sprint("code-", i)
+	}
+	_, err = byHand(ctx, pool, warm)
+	require.NoError(b, err)
 
 	for _, way := range []struct {
 		name   string
