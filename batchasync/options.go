@@ -119,9 +119,11 @@ func MaxInFlight(n int) Option {
 // AdaptiveInFlight finds the number of calls at once that the service bears
 // best, between min and max, and follows it when it moves, in place of
 // MaxInFlight. 1 ≤ min ≤ max. It looks at what its own calls do to their latency
-// (for batches of the same size), and at the service's own signals: a RetryAfter,
-// a timeout, an error that another attempt may help. With a min of 1 it can go
-// below one call, when many workers share a service that bears no more: then
+// (for batches of the same size), and at the service's own signals: a RetryAfter or
+// a timeout. An error that another attempt may help counts too, but only above 8
+// calls, for it may have nothing to do with the load: a service that refuses what
+// is too much should be answered for with RetryAfter. With a min of 1 the limit can
+// go below one call, when many workers share a service that bears no more: then
 // calls start at intervals.
 //
 // Many workers that start at once never see the service without load: give

@@ -360,7 +360,8 @@ func (s *seat) leave(free func()) {
 
 // judge tells the limits how a call ended, and says what that means for the
 // number of calls in flight. Who says that an element is bad, or a row locked, is
-// well; who does not answer, or asks for another attempt, has too much to do.
+// well; who does not answer, or asks to come back later, has too much to do; and
+// who fails for now may have.
 func (b *sending[K, In, Out]) judge(end attempt.End) pool.Outcome {
 	switch {
 	case end.Cut:
@@ -376,7 +377,10 @@ func (b *sending[K, In, Out]) judge(end attempt.End) pool.Outcome {
 		b.pool.TooLarge(end.Size)
 	case end.Verdict.RetryAfter > 0, end.Verdict.Elements == nil && !end.Verdict.Permanent:
 		b.pool.Report(false)
-		return pool.Overloaded
+		if _, late := end.Err.(*attempt.TimeoutError); late || end.Verdict.RetryAfter > 0 {
+			return pool.Overloaded
+		}
+		return pool.Failed
 	}
 	b.pool.Report(true)
 	return pool.Ignored

@@ -101,6 +101,8 @@ const (
 	startShare = 1. / 4 // the least that a late pool begins with
 	unknown    = 0.1    // seconds of a call, before one was answered
 	outage     = 8      // refusals in a row that are one
+
+	failedFloor = 8 // calls, below which a mere failure is no sign of load
 )
 
 // newAdaptive returns a limit between low and high, which begins at low. If low
@@ -137,7 +139,8 @@ type Outcome uint8
 // The outcomes of calls.
 const (
 	Answered   Outcome = iota
-	Overloaded         // refused, or timed out
+	Overloaded         // asked to come back later, or timed out
+	Failed             // in a way that another attempt may help: from load, or not
 	Ignored            // failed for reasons of its own: its duration means nothing
 )
 
@@ -199,6 +202,13 @@ func (a *adaptive) ended(now time.Time, c flight, size int, o Outcome) {
 	switch o {
 	case Overloaded:
 		a.overload(took)
+	case Failed:
+		// A service that is busy may say so by failing; but where calls fail
+		// whatever the load is, fewer of them help nothing.
+		if least := math.Min(failedFloor, a.max); a.value > least {
+			a.overload(took)
+			a.set(math.Max(a.value, least))
+		}
 	case Answered:
 		a.answer(c, took, size)
 	}

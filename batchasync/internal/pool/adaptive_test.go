@@ -306,3 +306,36 @@ func TestAdaptiveIsSlowWithAServiceThatHangs(t *testing.T) {
 	w.run(time.Hour / 2)
 	require.Equal(t, 64, calls, "its maximum")
 }
+
+// One call in ten fails, whatever the load: fewer of them would help nothing.
+func TestAdaptiveBearsFailuresThatLoadIsNoReasonFor(t *testing.T) {
+	for _, share := range []float64{0.1, 0.5} {
+		w := newWorld(1, func(w *world, _, _ int) (time.Duration, Outcome) {
+			if w.random.Float64() < share {
+				return 20 * ms, Failed
+			}
+			return 20 * ms, Answered
+		})
+		a := w.adaptive(0)
+		w.add(a)
+		w.run(time.Minute)
+		require.GreaterOrEqual(t, a.limit(), float64(failedFloor))
+	}
+}
+
+// A service that fails what is too much, and does not say why, is still asked less.
+func TestAdaptiveGivesWayToFailuresAtManyCalls(t *testing.T) {
+	const capacity = 24
+	w := newWorld(1, func(w *world, n, _ int) (time.Duration, Outcome) {
+		if n > capacity {
+			return ms, Failed
+		}
+		return 20 * ms, Answered
+	})
+	w.add(w.adaptive(0))
+	w.run(10 * time.Second)
+	calls, refused := w.calls, w.refused
+	w.run(time.Minute)
+	require.Less(t, float64(w.refused-refused)/float64(w.calls-calls), 0.1)
+	require.Greater(t, float64(w.calls-calls-(w.refused-refused)), 0.8*capacity*60/0.02)
+}

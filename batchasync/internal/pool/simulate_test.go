@@ -108,7 +108,7 @@ func (w *world) call(c *client) {
 				w.answers = append(w.answers, 0)
 			}
 			w.answers[i]++
-		case Overloaded:
+		case Overloaded, Failed:
 			w.refused++
 		}
 		c.limit.ended(w.now, f, size, o)
