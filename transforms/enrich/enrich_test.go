@@ -224,6 +224,7 @@ func TestJoinedElementsAndFailuresKeepTheirWindowsAndTimestamps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEachEngine(t, func(t *testing.T, s beam.Scope) {
+				asked.Delete(t.Name())
 				col := beam.ParDo(s, &stampFn{}, beam.Create(s, "A", "B", "A-B", "C-y", "D-E-F"))
 				col = beam.WindowInto(s, windows, col)
 				joined, failures := enrich.ParDoWithFailures(s, &table{t.Name()}, route{}, enrich.DeadLetterMissing, col, batchasync.BatchSize(50))

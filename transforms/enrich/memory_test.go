@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,11 +161,10 @@ func TestAKeyIsAskedForAgainIfTheOtherBatchGetsNoAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				calls := 0
+				var calls atomic.Int64
 				source := &script{}
 				source.lookup = func(_ context.Context, keys []string) (map[string]place, error) {
-					calls++
-					mine := calls
+					mine := calls.Add(1)
 					time.Sleep(time.Second)
 					if mine == 1 {
 						return first(keys)
@@ -190,10 +190,10 @@ func TestAKeyIsAskedForAgainIfTheOtherBatchGetsNoAnswer(t *testing.T) {
 // by then.
 func TestACallThatHangsHoldsNoKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int64
 		source := &script{}
 		source.lookup = func(_ context.Context, keys []string) (map[string]place, error) {
-			switch calls++; calls {
+			switch calls.Add(1) {
 			case 1:
 				time.Sleep(time.Hour)
 				return map[string]place{"A": {"of old"}}, nil
@@ -229,10 +229,10 @@ func TestACallThatHangsHoldsNoKeys(t *testing.T) {
 // would be of no use otherwise.
 func TestAHedgeAsksForItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int64
 		source := &script{}
 		source.lookup = func(ctx context.Context, keys []string) (map[string]place, error) {
-			if calls++; calls == 1 {
+			if calls.Add(1) == 1 {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
