@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,16 +36,29 @@ type fault struct {
 	end    func() // after the first one that failed
 	calls  atomic.Int64
 	failed atomic.Int64
+	mu     sync.Mutex // held by begin and end: a call may fail before begin is over
+}
+
+func (f *fault) beginNow() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.begin()
+}
+
+func (f *fault) endNow() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end()
 }
 
 func (f *fault) watch(t *testing.T) *fault {
 	watch(t, func() {
 		if f.calls.Add(1) == f.at {
-			f.begin()
+			f.beginNow()
 		}
 	}, func(err error) {
 		if err != nil && f.failed.Add(1) == 1 && f.end != nil {
-			f.end()
+			f.endNow()
 		}
 	})
 	return f
@@ -236,7 +250,7 @@ func TestANodeOfAClusterThatIsRestarted(t *testing.T) {
 	var partly atomic.Int64
 	watch(t, func() {
 		if f.calls.Add(1) == f.at {
-			f.begin()
+			f.beginNow()
 		}
 	}, func(err error) {
 		if err == nil {
@@ -246,7 +260,7 @@ func TestANodeOfAClusterThatIsRestarted(t *testing.T) {
 			partly.Add(1)
 		}
 		if f.failed.Add(1) == 1 {
-			f.end()
+			f.endNow()
 		}
 	})
 	bundle(t, harness(t, &watchedHashes{Hashes: redislookup.Hashes[row]{Server: s.Server, Prefix: prefix}, Test: t.Name()}, patient...), 1000)
