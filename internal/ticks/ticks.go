@@ -3,7 +3,7 @@
 
 // Package ticks is an unbounded source for the suite, the probe and the faults. Beam's
 // own, transforms/periodic, asks its runner to call it again when the next element
-// is due, and Flink 1.16 of Beam 2.50, with checkpoints, never does. This one waits
+// is due, which makes a bundle of each element, and many empty ones. This one waits
 // for a moment itself, and asks to be called again at once.
 package ticks
 

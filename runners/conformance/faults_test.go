@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"syscall"
@@ -23,7 +24,6 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 	"github.com/stretchr/testify/require"
 	_ "modernc.org/sqlite" // a database that outlives its workers, and needs no server
 
@@ -34,7 +34,7 @@ import (
 
 func init() {
 	batchasync.Register(&writeRows{})
-	register.DoFn2x1[context.Context, int, error](&stumbleFn{})
+	beam.RegisterDoFn(reflect.TypeFor[stumbleFn]())
 }
 
 // A fault happens at a call of the whole job, whatever worker makes it.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,12 +38,12 @@ func TestMain(m *testing.M) {
 func init() {
 	enrich.Register(&table{}, route{})
 	enrich.RegisterKV[int](&table{}, route{})
-	register.DoFn2x0[string, func(beam.EventTime, string)](&stampFn{})
-	register.DoFn4x0[beam.Window, beam.EventTime, string, func(string)](&showFn{})
-	register.DoFn1x1[batchasync.Failure[string], string](&failureFn{})
-	register.DoFn1x2[string, int, string](&lengthFn{})
-	register.DoFn2x1[int, string, string](&pairFn{})
-	register.DoFn2x1[int, batchasync.Failure[string], string](&pairFailureFn{})
+	beam.RegisterDoFn(reflect.TypeFor[stampFn]())
+	beam.RegisterDoFn(reflect.TypeFor[showFn]())
+	beam.RegisterDoFn(reflect.TypeFor[failureFn]())
+	beam.RegisterDoFn(reflect.TypeFor[lengthFn]())
+	beam.RegisterDoFn(reflect.TypeFor[pairFn]())
+	beam.RegisterDoFn(reflect.TypeFor[pairFailureFn]())
 	register.Emitter1[string]()
 	register.Emitter2[beam.EventTime, string]()
 }
