@@ -82,7 +82,7 @@ type job struct {
 				Algorithm     string
 				MaxNumWorkers int
 			}
-			IpConfiguration             string
+			IPConfiguration             string
 			MachineType                 string
 			NumWorkers                  int
 			NumThreadsPerWorker         int
@@ -132,7 +132,7 @@ func TestTheJobHasTheWorkersThatTheFlagsSay(t *testing.T) {
 	require.Equal(t, "AUTOSCALING_ALGORITHM_BASIC", w.AutoscalingSettings.Algorithm)
 	require.Equal(t, 12, w.NumThreadsPerWorker)
 	require.Equal(t, "n2-standard-4", w.MachineType)
-	require.Equal(t, "WORKER_IP_PRIVATE", w.IpConfiguration)
+	require.Equal(t, "WORKER_IP_PRIVATE", w.IPConfiguration)
 	require.Equal(t, "us-docker.pkg.dev/a-project/images/flights:1", w.WorkerHarnessContainerImage)
 	require.Len(t, w.Packages, 1)
 	require.Equal(t, "worker", w.Packages[0].Name)
