@@ -342,3 +342,69 @@ func TestWhatACallCountsIsCountedByOneOfItsBundles(t *testing.T) {
 		require.EqualValues(t, 150, counted.Load())
 	})
 }
+
+// What an ordered bundle can't take out yet is in its memory, and no longer in the
+// ring's.
+func TestABundleOfTheSharedRingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slots = 2 + 2 // MaxInFlight and two more
+		var seen calls
+		first := make(chan struct{})
+		a := newAcross(t, &script{call: func(_ context.Context, batch []int) ([]string, error) {
+			seen.record(batch)
+			if batch[0] == 0 {
+				<-first
+			}
+			return quoted(batch), nil
+		}}, batchasync.BatchSize(1), batchasync.MaxInFlight(2), batchasync.Ordered())
+		h := a.bundle()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			out, err := h.Bundle(numbers(100)...)
+			require.NoError(t, err)
+			batchasynctest.RequireExactlyOnce(t, numbers(100), out, quotedValue)
+		}()
+		synctest.Wait()
+		require.Len(t, seen.batches, slots)
+		close(first)
+		<-done
+		require.Len(t, seen.batches, 100)
+	})
+}
+
+// A batch is counted once, though its elements are given back one after the other.
+func TestABatchThatIsGivenBackInPartsIsCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		tries := map[int]int{}
+		a := newAcross(t, &script{call: func(_ context.Context, batch []int) ([]string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			var failed batchasync.BatchError
+			for i, v := range batch {
+				if tries[v]++; tries[v] <= v {
+					failed.Fail(i, errors.New("busy"))
+				}
+			}
+			return quoted(batch), failed.Err()
+		}}, batchasync.BatchSize(4), batchasync.RetryInterval(time.Second))
+		names := []string{"batches", "flush_size", "calls", "retries"}
+		var counted [4]atomic.Int64
+		var running sync.WaitGroup
+		for i := range 4 {
+			h := a.bundle()
+			running.Go(func() {
+				out, err := h.Bundle(element(i))
+				require.NoError(t, err)
+				for n, name := range names {
+					counted[n].Add(out.Counter(batchasync.MetricsNamespace, name))
+				}
+			})
+		}
+		running.Wait()
+		for n, want := range []int64{1, 1, 4, 3} {
+			require.Equal(t, want, counted[n].Load(), names[n])
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
@@ -39,7 +40,7 @@ func init() {
 func Example_readme() {
 	p, s := beam.NewPipelineWithRoot()
 	names := batchasync.ParDo(s, &Lookup{Table: "city"}, beam.Create(s, 7),
-		batchasync.BatchSize(500), batchasync.MaxInFlight(4))
+		batchasync.BatchSize(500), batchasync.Linger(100*time.Millisecond))
 	beam.ParDo0(s, show, names)
 	if _, err := beam.Run(context.Background(), "prism", p); err != nil {
 		fmt.Println(err)

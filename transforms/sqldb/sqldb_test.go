@@ -5,6 +5,7 @@ package sqldb_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -166,6 +167,30 @@ func testTLS(t *testing.T, server *servertest.Server, driver sqldb.Driver, dsn s
 	_, err = open(strings.Replace(dsn, server.Addr, server.Addr+"x", 1))
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), server.Password)
+}
+
+func TestAConnectionThatIsReadOnlyOrLostIsNotUsedAgain(t *testing.T) {
+	rotatingDSN = servertest.Postgres(t).DSN
+	pool, err := sqldb.Database{Driver: sqldb.PostgreSQL, DSNFunc: "rotating", MaxConns: 1}.Open(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pool.Close()) }()
+	// backend tells which connection it is, and then fails by a statement.
+	backend := func(statement string) (pid int) {
+		err := pool.Do(t.Context(), func(conn *sql.Conn) error {
+			if err := conn.QueryRowContext(t.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+				return err
+			}
+			_, err := conn.ExecContext(t.Context(), statement)
+			return err
+		})
+		require.Error(t, err)
+		return pid
+	}
+	first := backend("SELECT 1 FROM nowhere")
+	require.Equal(t, first, backend("BEGIN READ ONLY; CREATE TABLE x ()"))
+	second := backend("SELECT pg_terminate_backend(pg_backend_pid())")
+	require.NotEqual(t, first, second, "the first had become read-only")
+	require.NotEqual(t, second, backend("SELECT 1 FROM nowhere"), "the second was killed")
 }
 
 func TestQuoteKeepsAnyNameAName(t *testing.T) {

@@ -75,6 +75,7 @@ func (s server) through(db sqldb.Database, count int, fault func(third <-chan st
 	}
 	require.NoError(s.t, h.Finish())
 	batchasynctest.RequireExactlyOnce(s.t, inputs, h.Outputs(), double(int64(count)))
+	require.Empty(s.t, h.Outputs().Failures())
 	return h.Outputs()
 }
 

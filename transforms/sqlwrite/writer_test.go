@@ -104,10 +104,12 @@ func rowsAreInsertedAndReplaced(t *testing.T, s server) {
 	rows := []city{cityOf("a", "old"), cityOf("b", "old"), cityOf("'; DROP TABLE city; --", "hostile"), cityOf("", "empty"), cityOf("東京", "Tokyo")}
 	out := write(t, w, rows)
 	batchasynctest.RequireExactlyOnce(t, batchasynctest.Values(rows...), out, same)
+	require.Empty(t, out.Failures())
 
 	// Of rows with the same key in a batch, the last one counts.
 	out = write(t, w, []city{cityOf("b", "new"), cityOf("c", "first"), cityOf("c", "second"), cityOf("b", "newer")}, batchasync.BatchSize(4))
 	require.Len(t, out.Results(), 4)
+	require.Zero(t, out.Counter(batchasync.MetricsNamespace, "bisections"), "PostgreSQL refuses a statement with a key twice")
 	require.Equal(t, map[string]string{"a": "old", "b": "newer", "c": "second", "'; DROP TABLE city; --": "hostile", "": "empty", "東京": "Tokyo"}, s.names())
 }
 
@@ -238,6 +240,7 @@ func retriedBundle(t *testing.T, s server) {
 	out, err := h.Bundle(batchasynctest.Values(rows...)...)
 	require.NoError(t, err)
 	batchasynctest.RequireExactlyOnce(t, batchasynctest.Values(rows...), out, same)
+	require.Empty(t, out.Failures())
 	require.Equal(t, want, s.names())
 	require.Equal(t, len(rows), s.count("city"))
 }

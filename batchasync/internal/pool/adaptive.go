@@ -71,6 +71,10 @@ type adaptive struct {
 	size float64
 }
 
+// soon is a wait that a timer would make longer: what is owed stays owed, and is
+// waited for when there is more of it.
+const soon = 100 * time.Microsecond
+
 // patience is how long a pool waits for its first answer before it makes another
 // call.
 const patience = time.Second
@@ -163,7 +167,11 @@ func (a *adaptive) ready(now time.Time) time.Duration {
 	if float64(a.inFlight) >= math.Ceil(allowed) {
 		return -1
 	}
-	return time.Duration(math.Ceil(a.debt / allowed * 1e9))
+	wait := time.Duration(math.Ceil(a.debt / allowed * 1e9))
+	if wait < soon {
+		return 0
+	}
+	return wait
 }
 
 // started begins a call, which ready has allowed.
