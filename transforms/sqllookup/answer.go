@@ -73,6 +73,12 @@ func (a *answer[K, V]) read(columns []string, from rows) error {
 	}
 	into, err := a.destinations(columns, &key, row)
 	if err != nil {
+		// A connection that was lost looks like a query without columns, until
+		// the first row is asked for.
+		from.Next()
+		if lost := from.Err(); lost != nil {
+			return lost
+		}
 		return batchasync.Permanent(err)
 	}
 	for from.Next() {

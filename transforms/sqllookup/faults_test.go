@@ -210,6 +210,8 @@ func TestSQLiteLockedByAnotherIsTriedAgain(t *testing.T) {
 	lock, err := s.Conn(t.Context())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, lock.Close()) }()
+	_, err = lock.ExecContext(t.Context(), "PRAGMA busy_timeout = 60000")
+	require.NoError(t, err) // for calls that are under way
 	db := s.Database
 	db.DSN += "?_pragma=busy_timeout(1)"
 	unlocked := make(chan error, 1)
