@@ -10,7 +10,7 @@ import (
 
 	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
-	"github.com/maypok86/otter/v2"
+	"github.com/batchasync/beam-batchasync/internal/cache"
 )
 
 // answers are those of a transform in this process, by key: the ones that are
@@ -21,12 +21,8 @@ type answers[Out any] struct {
 	methods interface {
 		keeps(Out, error) bool
 	}
-	ttl time.Duration
-	// cache is otter's, whose W-TinyLFU keeps what is asked for often, though
-	// much else passes through. Its own expiry runs a goroutine, and would
-	// outlive a test's bubble. It holds *kept[Out]; as any, so that it is
-	// compiled once, and not for each type of caller.
-	cache *otter.Cache[string, any] // nil: nothing is kept
+	ttl   time.Duration
+	cache *cache.Cache[string] // of answer[Out]; nil: nothing is kept
 
 	mu     sync.Mutex
 	asking map[string]*asking[Out]
@@ -36,11 +32,6 @@ type answers[Out any] struct {
 type answer[Out any] struct {
 	result  Out
 	failure *attempt.Failure
-}
-
-type kept[Out any] struct {
-	answer[Out]
-	until time.Time
 }
 
 // An asking is what one batch asks for. Its answers are to be read when it is
@@ -54,37 +45,20 @@ type asking[Out any] struct {
 func newAnswers[In, Out any](s *settings, m *methods[In, Out]) *answers[Out] {
 	a := &answers[Out]{methods: m, ttl: s.CacheTTL, asking: map[string]*asking[Out]{}}
 	if s.CacheEntries > 0 {
-		a.cache = newCache(s, func(value any) int { return m.weight(value.(*kept[Out]).result) })
+		a.cache = cache.New(s.CacheEntries, s.CacheBytes, func(key string, value any) int {
+			return len(key) + m.weight(value.(answer[Out]).result)
+		})
 	}
 	return a
 }
 
-func newCache(s *settings, weight func(value any) int) *otter.Cache[string, any] {
-	if s.CacheBytes == 0 {
-		return otter.Must(&otter.Options[string, any]{MaximumSize: s.CacheEntries})
-	}
-	// Both bounds by one weight: an entry weighs at least the share of the bytes
-	// that it may have if there are as many as allowed.
-	least := max(s.CacheBytes/s.CacheEntries, 1)
-	return otter.Must(&otter.Options[string, any]{
-		MaximumWeight: uint64(s.CacheBytes),
-		Weigher: func(key string, value any) uint32 {
-			return uint32(min(max(len(key)+weight(value), least), s.CacheBytes))
-		},
-	})
-}
-
 // get returns the answer that is kept for a key.
 func (a *answers[Out]) get(key string) (answer[Out], bool) {
-	if a.cache == nil {
-		return answer[Out]{}, false
-	}
-	value, ok := a.cache.GetIfPresent(key)
+	value, ok := a.cache.Get(key)
 	if !ok {
 		return answer[Out]{}, false
 	}
-	k := value.(*kept[Out])
-	return k.answer, time.Now().Before(k.until)
+	return value.(answer[Out]), true
 }
 
 // keep keeps those of a batch's answers that may be.
@@ -101,7 +75,7 @@ func (a *answers[Out]) keep(answered map[string]answer[Out]) {
 			}
 		}
 		if a.methods.keeps(answer.result, err) {
-			a.cache.Set(key, &kept[Out]{answer, until})
+			a.cache.Keep(key, answer, until)
 		}
 	}
 }

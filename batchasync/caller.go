@@ -34,9 +34,8 @@ import (
 //
 // These optional methods are recognized too: Setup, Teardown, ElementSize, Key,
 // Retryable, Idempotent, Cacheable, ResultSize, Remember, Recall, Validate and
-// HoldUntil; see
-// SetupCaller and the interfaces beside it. The word is from Beam Java's
-// RequestResponseIO.
+// HoldUntil; see SetupCaller and the interfaces beside it. The word is from Beam
+// Java's RequestResponseIO.
 type Caller[In, Out any] interface {
 	Call(ctx context.Context, batch []In) ([]Out, error)
 }

@@ -10,9 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/batchasync/beam-batchasync/batchasync"
+	"github.com/batchasync/beam-batchasync/internal/cache"
 )
 
 // A memory is what a worker process knows of a source: the answers that are
@@ -21,18 +20,11 @@ import (
 // its answers.go. A key that isn't there is an answer too.
 type memory[K comparable, V any] struct {
 	ttl   time.Duration
-	cache *otter.Cache[K, kept[V]] // nil: nothing is kept
+	cache *cache.Cache[K] // of answer[V]; nil: nothing is kept
 	keeps func(value V, found bool) bool
 
 	mu     sync.Mutex
 	asking map[K]*asking[K, V]
-}
-
-// A kept answer says itself how long it is good for: otter's own expiry runs a
-// goroutine for each cache.
-type kept[V any] struct {
-	answer[V]
-	until time.Time
 }
 
 // An asking is a Lookup under way. Its answers are to be read when it is done; a
@@ -53,31 +45,24 @@ func newMemory[K comparable, V, S any](source *S, m batchasync.Memory) (*memory[
 	if m.Entries == 0 {
 		return memory, nil
 	}
-	options := &otter.Options[K, kept[V]]{MaximumSize: m.Entries}
+	var weight func(K, any) int
 	if m.Bytes > 0 {
 		size, err := sizeOf[V](source)
 		if err != nil {
 			return nil, fmt.Errorf("CacheBytes(%d): %w", m.Bytes, err)
 		}
-		// Both bounds by one weight: an entry weighs at least the share of
-		// the bytes that it may have if there are as many as allowed.
-		least := max(m.Bytes/m.Entries, 1)
-		options = &otter.Options[K, kept[V]]{
-			MaximumWeight: uint64(m.Bytes),
-			Weigher: func(key K, k kept[V]) uint32 {
-				weight := keySize(key)
-				if k.state == found {
-					// What it panics at weighs nothing, as it is not known.
-					n, _ := guarded("ValueSize", func() (int, error) { return size(k.value), nil })
-					weight += max(n, 0)
-				}
-				return uint32(min(max(weight, least), m.Bytes))
-			},
+		weight = func(key K, value any) int {
+			weight := keySize(key)
+			if a := value.(answer[V]); a.state == found {
+				// What it panics at weighs nothing, as it is not known.
+				n, _ := guarded("ValueSize", func() (int, error) { return size(a.value), nil })
+				weight += max(n, 0)
+			}
+			return weight
 		}
 	}
-	var err error
-	memory.cache, err = otter.New(options)
-	return memory, err
+	memory.cache = cache.New(m.Entries, m.Bytes, weight)
+	return memory, nil
 }
 
 // sizeOf measures values, in bytes.
@@ -103,14 +88,11 @@ func keySize[K comparable](key K) int {
 
 // get returns what is kept of a key.
 func (m *memory[K, V]) get(key K) answer[V] {
-	if m.cache == nil {
+	value, ok := m.cache.Get(key)
+	if !ok {
 		return answer[V]{}
 	}
-	k, ok := m.cache.GetIfPresent(key)
-	if !ok || !time.Now().Before(k.until) {
-		return answer[V]{}
-	}
-	return k.answer
+	return value.(answer[V])
 }
 
 // answer has a question answered: from what is kept, by what others ask for at
@@ -213,7 +195,7 @@ func (m *memory[K, V]) keep(answers map[K]answer[V], until time.Time) {
 	for key, a := range answers {
 		keep, err := guarded("Cacheable", func() (bool, error) { return m.keeps(a.value, a.state == found), nil })
 		if keep && err == nil {
-			m.cache.Set(key, kept[V]{a, until})
+			m.cache.Keep(key, a, until)
 		}
 	}
 }
