@@ -6,7 +6,6 @@ package sqllookup_test
 import (
 	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,13 +14,14 @@ import (
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/internal/servertest"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
+	"github.com/batchasync/beam-batchasync/transforms/internal/sqltest"
 	"github.com/batchasync/beam-batchasync/transforms/sqldb"
 	"github.com/batchasync/beam-batchasync/transforms/sqllookup"
 )
 
 // numbers makes a table n in which each id below count has its double.
 func (s server) numbers(count int) {
-	s.exec("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT)")
+	s.Run("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT)")
 	series := "SELECT i, 2 * i FROM generate_series(0, %d) i"
 	switch s.Database.Driver {
 	case sqldb.MySQL:
@@ -29,7 +29,7 @@ func (s server) numbers(count int) {
 	case sqldb.SQLite:
 		series = "WITH RECURSIVE i(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM i WHERE i < %d) SELECT i, 2 * i FROM i"
 	}
-	s.exec("INSERT INTO n " + fmt.Sprintf(series, count-1))
+	s.Run("INSERT INTO n " + fmt.Sprintf(series, count-1))
 }
 
 // double is what the table n answers.
@@ -43,18 +43,8 @@ func double(count int64) func(any) any {
 	}
 }
 
-// through asks for count ids, and calls fault in the middle of the bundle, with a
-// channel that is closed once a call is made for the third time. Nothing may be
-// lost, doubled or failed.
+// through asks for count ids, with fault in the middle: see sqltest.
 func (s server) through(db sqldb.Database, count int, fault func(third <-chan struct{}), opts ...batchasync.Option) *batchasynctest.Outputs {
-	third := make(chan struct{})
-	var once sync.Once
-	onAttempt.Store(new(func(attempt int) {
-		if attempt == 3 {
-			once.Do(func() { close(third) })
-		}
-	}))
-	defer onAttempt.Store(nil)
 	keys := make([]int64, count)
 	for i := range keys {
 		keys[i] = int64(i) - 10 // ten are not there
@@ -64,23 +54,7 @@ func (s server) through(db sqldb.Database, count int, fault func(third <-chan st
 		batchasync.BatchSize(100), batchasync.MaxInFlight(8),
 		batchasync.MaxAttempts(100), batchasync.Backoff(10*time.Millisecond, 200*time.Millisecond),
 	}, opts...)...)
-	h := batchasynctest.NewHarness(s.t, fn).Clone(s.t)
-	inputs := elements(keys)
-	require.NoError(s.t, h.Start())
-	for i, e := range inputs {
-		if i == count/2 && fault != nil {
-			fault(third)
-		}
-		require.NoError(s.t, h.Process(e))
-	}
-	require.NoError(s.t, h.Finish())
-	batchasynctest.RequireExactlyOnce(s.t, inputs, h.Outputs(), double(int64(count)))
-	require.Empty(s.t, h.Outputs().Failures())
-	return h.Outputs()
-}
-
-func retries(o *batchasynctest.Outputs) int64 {
-	return o.Counter(batchasync.MetricsNamespace, "retries")
+	return s.Through(fn, elements(keys), double(int64(count)), fault)
 }
 
 // onReal runs tests on the real servers.
@@ -102,17 +76,10 @@ func TestFaultsOnRealServers(t *testing.T) {
 func restart(end func(*servertest.Server)) func(*testing.T, server) {
 	return func(t *testing.T, s server) {
 		s.numbers(20_000)
-		started := make(chan struct{})
-		out := s.through(s.Database, 20_000, func(third <-chan struct{}) {
-			end(s.Server)
-			go func() {
-				defer close(started)
-				<-third
-				s.Server.Start()
-			}()
-		})
-		<-started
-		require.Positive(t, retries(out), "the server was down, so calls must have failed")
+		fault, wait := s.Restart(end)
+		out := s.through(s.Database, 20_000, fault)
+		wait()
+		require.Positive(t, sqltest.Retries(out), "the server was down, so calls must have failed")
 	}
 }
 
@@ -125,26 +92,26 @@ func connectionsKilled(t *testing.T, s server) {
 
 // killAll kills the connections of the user, but its own, and returns how many.
 func (s server) killAll() int {
-	s.t.Helper()
+	s.T.Helper()
 	if s.Database.Driver == sqldb.PostgreSQL {
 		var n int
-		require.NoError(s.t, s.QueryRowContext(s.t.Context(),
+		require.NoError(s.T, s.QueryRowContext(s.T.Context(),
 			"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()").Scan(&n))
 		return n
 	}
-	rows, err := s.QueryContext(s.t.Context(), "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID()")
-	require.NoError(s.t, err)
+	rows, err := s.QueryContext(s.T.Context(), "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID()")
+	require.NoError(s.T, err)
 	var ids []int
 	for rows.Next() {
 		var id int
-		require.NoError(s.t, rows.Scan(&id))
+		require.NoError(s.T, rows.Scan(&id))
 		ids = append(ids, id)
 	}
-	require.NoError(s.t, rows.Err())
-	require.NoError(s.t, rows.Close())
+	require.NoError(s.T, rows.Err())
+	require.NoError(s.T, rows.Close())
 	for _, id := range ids {
 		// It may have ended by itself.
-		_, _ = s.ExecContext(s.t.Context(), fmt.Sprintf("KILL %d", id))
+		_, _ = s.ExecContext(s.T.Context(), fmt.Sprintf("KILL %d", id))
 	}
 	return len(ids)
 }
@@ -194,14 +161,14 @@ func tooManyConnections(t *testing.T, s server) {
 		defer func() { require.NoError(t, conn.Close()) }()
 	}
 	out := s.through(s.Database, 5_000, nil)
-	require.Positive(t, retries(out), "eight calls at once found three connections")
+	require.Positive(t, sqltest.Retries(out), "eight calls at once found three connections")
 }
 
 func TestReplicaAnswersWhatItsPrimaryHas(t *testing.T) {
 	s := postgres(t)
 	s.numbers(2_000)
-	replica := servertest.PostgresReplica(t, s.Server)
-	s.through(named(t, sqldb.PostgreSQL, replica), 2_000, func(<-chan struct{}) { s.Server.Stop() })
+	replica := servertest.PostgresReplica(t, s.Server.Server)
+	s.through(sqltest.Named(t, sqldb.PostgreSQL, replica), 2_000, func(<-chan struct{}) { s.Server.Stop() })
 }
 
 func TestSQLiteLockedByAnotherIsTriedAgain(t *testing.T) {
@@ -225,7 +192,7 @@ func TestSQLiteLockedByAnotherIsTriedAgain(t *testing.T) {
 		}()
 	})
 	require.NoError(t, <-unlocked)
-	require.Positive(t, retries(out))
+	require.Positive(t, sqltest.Retries(out))
 }
 
 func TestTwoHundredThousandRows(t *testing.T) {
@@ -233,7 +200,7 @@ func TestTwoHundredThousandRows(t *testing.T) {
 		"in batches of 1000": func(t *testing.T, s server) {
 			s.numbers(200_000)
 			out := s.through(s.Database, 200_000, nil, batchasync.BatchSize(1000))
-			require.Zero(t, retries(out))
+			require.Zero(t, sqltest.Retries(out))
 		},
 	})
 }

@@ -5,21 +5,18 @@ package sqllookup_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/stretchr/testify/require"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
-	"github.com/batchasync/beam-batchasync/internal/servertest"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
+	"github.com/batchasync/beam-batchasync/transforms/internal/sqltest"
 	"github.com/batchasync/beam-batchasync/transforms/sqldb"
 	"github.com/batchasync/beam-batchasync/transforms/sqllookup"
 )
@@ -42,13 +39,8 @@ func (a *asking[K, V]) Setup(ctx context.Context) error    { return a.Source.Set
 func (a *asking[K, V]) Teardown(ctx context.Context) error { return a.Source.Teardown(ctx) }
 func (a *asking[K, V]) Key(key K) string                   { return fmt.Sprint(key) }
 
-// onAttempt, if set, is told the attempt of each call.
-var onAttempt atomic.Pointer[func(int)]
-
 func (a *asking[K, V]) Call(ctx context.Context, keys []K) ([]answer[V], error) {
-	if told := onAttempt.Load(); told != nil {
-		(*told)(batchasync.InfoFrom(ctx).Attempt)
-	}
+	sqltest.Attempted(ctx)
 	values, err := a.Source.Lookup(ctx, keys)
 	answers := make([]answer[V], len(keys))
 	for i, key := range keys {
@@ -69,12 +61,9 @@ func ask[K comparable, V any](t *testing.T, db sqldb.Database, query string, key
 
 func elements[K any](keys []K) []batchasynctest.Element { return batchasynctest.Values(keys...) }
 
-// A server is one that the suite runs on, with a table of cities.
+// A server is one that the suite runs on.
 type server struct {
-	*servertest.Server // nil for SQLite
-	sqldb.Database
-	*sql.DB // for the tests' own statements
-	t       *testing.T
+	sqltest.Server
 }
 
 // onEach runs tests on SQLite and on the real servers, of which each is started once.
@@ -93,61 +82,20 @@ func each(t *testing.T, s server, tests map[string]func(*testing.T, server)) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := s
-			s.t = t
-			for _, table := range []string{"city", "t", "n", "tag"} {
-				s.exec("DROP TABLE IF EXISTS " + table)
-			}
+			s.Server = s.Server.Without(t, "city", "t", "n", "tag")
 			test(t, s)
 		})
 	}
 }
 
-func sqlite(t *testing.T) server {
-	return opened(t, nil, "sqlite", sqldb.Database{Driver: sqldb.SQLite, DSN: "file:" + filepath.Join(t.TempDir(), "test.db")})
-}
+func sqlite(t *testing.T) server { return server{Server: sqltest.SQLite(t)} }
 
 func postgres(t *testing.T, settings ...string) server {
-	s := servertest.Postgres(t, settings...)
-	return opened(t, s, "pgx", named(t, sqldb.PostgreSQL, s))
+	return server{Server: sqltest.Postgres(t, settings...)}
 }
 
 func mariadb(t *testing.T, options ...string) server {
-	s := servertest.MariaDB(t, options...)
-	return opened(t, s, "mysql", named(t, sqldb.MySQL, s))
-}
-
-// named puts the server's data source name, which has a password, into the
-// environment.
-func named(t *testing.T, driver sqldb.Driver, s *servertest.Server) sqldb.Database {
-	variable := strings.ToUpper(string(driver)) + "_TEST_DSN"
-	t.Setenv(variable, s.DSN)
-	return sqldb.Database{Driver: driver, DSNEnv: variable}
-}
-
-func opened(t *testing.T, s *servertest.Server, driver string, d sqldb.Database) server {
-	dsn := d.DSN
-	if s != nil {
-		dsn = s.DSN
-	}
-	db, err := sql.Open(driver, dsn)
-	require.NoError(t, err)
-	db.SetMaxIdleConns(-1) // faults end what is idle
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return server{s, d, db, t}
-}
-
-func (s server) exec(statement string, args ...any) {
-	s.t.Helper()
-	_, err := s.ExecContext(s.t.Context(), statement, args...)
-	require.NoError(s.t, err, statement)
-}
-
-// text is a column of text that tells any two strings apart.
-func (s server) text() string {
-	if s.Database.Driver == sqldb.MySQL {
-		return "VARCHAR(500) COLLATE utf8mb4_nopad_bin"
-	}
-	return "TEXT"
+	return server{Server: sqltest.MariaDB(t, options...)}
 }
 
 // keys writes the end of a query for a key of one column.
@@ -168,7 +116,7 @@ func (s server) pairs() string {
 
 // insert inserts rows, with the parameters of the driver.
 func (s server) insert(table string, rows ...[]any) {
-	s.t.Helper()
+	s.T.Helper()
 	for _, row := range rows {
 		marks := make([]string, len(row))
 		for i := range row {
@@ -177,12 +125,6 @@ func (s server) insert(table string, rows ...[]any) {
 				marks[i] = fmt.Sprintf("$%d", i+1)
 			}
 		}
-		s.exec("INSERT INTO "+table+" VALUES ("+strings.Join(marks, ",")+")", row...)
+		s.Run("INSERT INTO "+table+" VALUES ("+strings.Join(marks, ",")+")", row...)
 	}
-}
-
-func (s server) count(table string) (n int) {
-	s.t.Helper()
-	require.NoError(s.t, s.QueryRowContext(s.t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n))
-	return n
 }

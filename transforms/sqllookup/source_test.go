@@ -63,7 +63,7 @@ var hostile = []string{
 var never = []string{"", " ", "missing", "zürich", "ZÜRICH", "\u00e9", "a\x00b", "\x00", "\xff\xfe", "city\xc3", strings.Repeat("long ", 20_000)}
 
 func (s server) cities() {
-	s.exec("CREATE TABLE city (code " + s.text() + " PRIMARY KEY, full_name " + s.text() + " NOT NULL, people BIGINT, latitude DOUBLE PRECISION NOT NULL)")
+	s.Run("CREATE TABLE city (code " + s.Text() + " PRIMARY KEY, full_name " + s.Text() + " NOT NULL, people BIGINT, latitude DOUBLE PRECISION NOT NULL)")
 }
 
 func TestSourceOnEachServer(t *testing.T) {
@@ -109,11 +109,11 @@ func keysOfAnyKindAreAnsweredExactly(t *testing.T, s server) {
 			require.Equal(t, answer[city]{want, true}, got, "%q", key)
 		}
 	}
-	require.Equal(t, len(hostile)+1, s.count("city"))
+	require.Equal(t, len(hostile)+1, s.Count("city"))
 }
 
 func keyOfSeveralColumns(t *testing.T, s server) {
-	s.exec("CREATE TABLE t (a " + s.text() + ", b BIGINT, note " + s.text() + ", at TIMESTAMP NULL, PRIMARY KEY (a, b))")
+	s.Run("CREATE TABLE t (a " + s.Text() + ", b BIGINT, note " + s.Text() + ", at TIMESTAMP NULL, PRIMARY KEY (a, b))")
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	s.insert("t", []any{"x", 1, "x1", at}, []any{"x", 2, nil, at}, []any{"'; --", -1, "hostile", at})
 	keys := []pair{{"x", 1}, {"x", 2}, {"x", 3}, {"y", 1}, {"'; --", -1}, {"x", 1}, {"", 0}, {"\x00", 1}}
@@ -169,7 +169,7 @@ func valuesOfEachForm(t *testing.T, s server) {
 }
 
 func bytesAndNumbersAsKeys(t *testing.T, s server) {
-	s.exec("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT, name " + s.text() + ")")
+	s.Run("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT, name " + s.Text() + ")")
 	s.insert("n", []any{int64(1) << 62, 2, "big"}, []any{7, 14, "seven"}, []any{-7, -14, "minus"})
 	out := ask[int64, int64](t, s.Database, "SELECT id, twice FROM n WHERE "+s.keys("id"), []int64{7, -7, 1 << 62, 8})
 	require.Empty(t, out.Failures())
@@ -184,7 +184,7 @@ func bytesAndNumbersAsKeys(t *testing.T, s server) {
 }
 
 func moreRowsThanOneFailTheirKeyUnlessTheValueIsASlice(t *testing.T, s server) {
-	s.exec("CREATE TABLE tag (city " + s.text() + ", tag " + s.text() + ")")
+	s.Run("CREATE TABLE tag (city " + s.Text() + ", tag " + s.Text() + ")")
 	s.insert("tag", []any{"a", "old"}, []any{"a", "wet"}, []any{"a", "old"}, []any{"b", "new"})
 	query := "SELECT city, tag FROM tag WHERE " + s.keys("city") + " ORDER BY tag"
 	keys := []string{"b", "a", "c"}
@@ -221,7 +221,7 @@ func whatIsWrongIsNotTriedAgainAndTellsNoValues(t *testing.T, s server) {
 		failure := out.Failures()[0].Value.(batchasync.Failure[string])
 		require.True(t, failure.Permanent, "%s: %s", name, failure.Error)
 		require.NotContains(t, failure.Error, "SECRET", name)
-		if s.Server != nil {
+		if s.Server.Server != nil {
 			require.NotContains(t, failure.Error, s.Server.Password)
 		}
 		t.Log(name, "→", failure.Error)
@@ -230,7 +230,7 @@ func whatIsWrongIsNotTriedAgainAndTellsNoValues(t *testing.T, s server) {
 
 func TestRowsWithAnotherSpellingOfTheKeyAreIgnoredAndCounted(t *testing.T) {
 	s := mariadb(t)
-	s.exec("CREATE TABLE city (code VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY, full_name VARCHAR(20))")
+	s.Run("CREATE TABLE city (code VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY, full_name VARCHAR(20))")
 	s.insert("city", []any{"Ulm", "Ulm"}, []any{"Bern", "Bern"})
 	out := ask[string, string](t, s.Database, "SELECT code, full_name FROM city WHERE code IN (?)", []string{"ULM", "ulm ", "Bern"})
 	require.Empty(t, out.Failures())
@@ -268,7 +268,7 @@ func TestStatementsAreFewWhateverTheSizes(t *testing.T) {
 	})
 	t.Run("MariaDB prepares one for each power of two", func(t *testing.T) {
 		s := mariadb(t)
-		s.exec("CREATE TABLE city (code INT PRIMARY KEY, name INT)")
+		s.Run("CREATE TABLE city (code INT PRIMARY KEY, name INT)")
 		source := &sqllookup.Source[int64, int64]{Database: s.Database, Query: "SELECT code, name FROM city WHERE code IN (?)"}
 		source.Database.MaxConns = 1
 		require.NoError(t, source.Setup(t.Context()))
@@ -290,8 +290,8 @@ func TestStatementsAreFewWhateverTheSizes(t *testing.T) {
 
 func TestMoreKeysThanAStatementTakes(t *testing.T) {
 	s := sqlite(t)
-	s.exec("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT)")
-	s.exec("INSERT INTO n WITH RECURSIVE i(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM i WHERE i < 39999) SELECT i, 2 * i FROM i")
+	s.Run("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT)")
+	s.Run("INSERT INTO n WITH RECURSIVE i(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM i WHERE i < 39999) SELECT i, 2 * i FROM i")
 	source := &sqllookup.Source[int64, int64]{Database: s.Database, Query: "SELECT id, twice FROM n WHERE id IN (?)"}
 	require.NoError(t, source.Setup(t.Context()))
 	defer func() { require.NoError(t, source.Teardown(t.Context())) }()

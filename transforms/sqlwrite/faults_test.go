@@ -6,8 +6,6 @@ package sqlwrite_test
 import (
 	"context"
 	"database/sql"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/internal/servertest"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
+	"github.com/batchasync/beam-batchasync/transforms/internal/sqltest"
 	"github.com/batchasync/beam-batchasync/transforms/sqldb"
 	"github.com/batchasync/beam-batchasync/transforms/sqlwrite"
 )
@@ -27,52 +26,21 @@ type watched struct {
 	Writer *sqlwrite.Writer[number]
 }
 
-// onAttempt, if set, is told the attempt of each call.
-var onAttempt atomic.Pointer[func(int)]
-
 func (w *watched) Setup(ctx context.Context) error    { return w.Writer.Setup(ctx) }
 func (w *watched) Teardown(ctx context.Context) error { return w.Writer.Teardown(ctx) }
 
 func (w *watched) Call(ctx context.Context, rows []number) ([]number, error) {
-	if told := onAttempt.Load(); told != nil {
-		(*told)(batchasync.InfoFrom(ctx).Attempt)
-	}
+	sqltest.Attempted(ctx)
 	return w.Writer.Call(ctx, rows)
 }
 
-// through writes count numbers, and calls fault in the middle of the bundle, with
-// a channel that is closed once a call is made for the third time. Nothing may be
-// lost, doubled or failed.
+// through writes count numbers, with fault in the middle: see sqltest.
 func (s server) through(w sqlwrite.Writer[number], count int, fault func(third <-chan struct{}), opts ...batchasync.Option) *batchasynctest.Outputs {
-	third := make(chan struct{})
-	var once sync.Once
-	onAttempt.Store(new(func(attempt int) {
-		if attempt == 3 {
-			once.Do(func() { close(third) })
-		}
-	}))
-	defer onAttempt.Store(nil)
 	fn := batchasync.New(&watched{&w}, append([]batchasync.Option{
 		batchasync.BatchSize(100), batchasync.MaxInFlight(8), batchasync.Bisect(),
 		batchasync.MaxAttempts(100), batchasync.Backoff(10*time.Millisecond, 200*time.Millisecond),
 	}, opts...)...)
-	h := batchasynctest.NewHarness(s.t, fn).Clone(s.t)
-	inputs := batchasynctest.Values(numbersTo(count)...)
-	require.NoError(s.t, h.Start())
-	for i, e := range inputs {
-		if i == count/2 {
-			fault(third)
-		}
-		require.NoError(s.t, h.Process(e))
-	}
-	require.NoError(s.t, h.Finish())
-	batchasynctest.RequireExactlyOnce(s.t, inputs, h.Outputs(), same)
-	require.Empty(s.t, h.Outputs().Failures())
-	return h.Outputs()
-}
-
-func retries(o *batchasynctest.Outputs) int64 {
-	return o.Counter(batchasync.MetricsNamespace, "retries")
+	return s.Through(fn, batchasynctest.Values(numbersTo(count)...), same, fault)
 }
 
 func TestFaultsOnRealServers(t *testing.T) {
@@ -96,16 +64,9 @@ func TestFaultsOnRealServers(t *testing.T) {
 func restart(end func(*servertest.Server)) func(*testing.T, server) {
 	return func(t *testing.T, s server) {
 		w := s.numbers()
-		started := make(chan struct{})
-		s.through(w, 20_000, func(third <-chan struct{}) {
-			end(s.Server)
-			go func() {
-				defer close(started)
-				<-third
-				s.Server.Start()
-			}()
-		})
-		<-started
+		fault, wait := s.Restart(end)
+		s.through(w, 20_000, fault)
+		wait()
 		s.hasNumbers(20_000)
 	}
 }
@@ -122,18 +83,18 @@ func connectionsKilled(t *testing.T, s server) {
 
 // admin executes a statement as the superuser.
 func (s server) admin(statement string) {
-	s.t.Helper()
+	s.T.Helper()
 	driver := map[sqldb.Driver]string{sqldb.PostgreSQL: "pgx", sqldb.MySQL: "mysql"}[s.Database.Driver]
 	db, err := sql.Open(driver, s.AdminDSN)
-	require.NoError(s.t, err)
-	_, err = db.ExecContext(context.WithoutCancel(s.t.Context()), statement)
-	require.NoError(s.t, err)
-	require.NoError(s.t, db.Close())
+	require.NoError(s.T, err)
+	_, err = db.ExecContext(context.WithoutCancel(s.T.Context()), statement)
+	require.NoError(s.T, err)
+	require.NoError(s.T, db.Close())
 }
 
 func rowLocked(t *testing.T, s server) {
 	w := s.numbers()
-	s.exec("INSERT INTO n VALUES (1500, 0)")
+	s.Run("INSERT INTO n VALUES (1500, 0)")
 	lock, err := s.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	_, err = lock.ExecContext(t.Context(), "UPDATE n SET twice = -1 WHERE id = 1500")
@@ -163,8 +124,8 @@ func tooManyConnections(t *testing.T, s server) {
 		require.NoError(t, err)
 		held = append(held, conn)
 	}
-	out := s.through(w, 5_000, func(<-chan struct{}) {})
-	require.Positive(t, retries(out), "eight calls at once found three connections")
+	out := s.through(w, 5_000, nil)
+	require.Positive(t, sqltest.Retries(out), "eight calls at once found three connections")
 	for _, conn := range held {
 		require.NoError(t, conn.Close())
 	}
@@ -198,8 +159,8 @@ func readOnly(t *testing.T, s server) {
 func TestReplicaIsWrittenToOnceItIsPromoted(t *testing.T) {
 	s := postgres(t)
 	w := s.numbers()
-	replica := servertest.PostgresReplica(t, s.Server)
-	promoted := opened(t, replica, "pgx", named(t, sqldb.PostgreSQL, replica))
+	replica := servertest.PostgresReplica(t, s.Server.Server)
+	promoted := server{Server: sqltest.OfPostgres(t, replica)}
 	w.Database = promoted.Database
 	done := make(chan struct{})
 	promoted.through(w, 2_000, func(third <-chan struct{}) {
@@ -221,7 +182,7 @@ func TestReplicaIsWrittenToOnceItIsPromoted(t *testing.T) {
 	})
 	<-done
 	promoted.hasNumbers(2_000)
-	require.Zero(t, s.count("n"), "the old primary must have got nothing")
+	require.Zero(t, s.Count("n"), "the old primary must have got nothing")
 }
 
 func TestSQLiteLockedByAnotherIsTriedAgain(t *testing.T) {

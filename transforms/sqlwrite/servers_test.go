@@ -4,18 +4,13 @@
 package sqlwrite_test
 
 import (
-	"database/sql"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/stretchr/testify/require"
 
-	"github.com/batchasync/beam-batchasync/internal/servertest"
-	"github.com/batchasync/beam-batchasync/transforms/sqldb"
+	"github.com/batchasync/beam-batchasync/transforms/internal/sqltest"
 )
 
 func TestMain(m *testing.M) {
@@ -24,12 +19,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A server is one that the suite runs on, with a table of cities.
+// A server is one that the suite runs on.
 type server struct {
-	*servertest.Server // nil for SQLite
-	sqldb.Database
-	*sql.DB  // for the tests' own statements
-	t        *testing.T
+	sqltest.Server
 	copyFrom int // of the Writer
 }
 
@@ -54,65 +46,18 @@ func each(t *testing.T, s server, tests map[string]func(*testing.T, server)) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := s
-			s.t = t
-			for _, table := range []string{"city", "n", "odd"} {
-				s.exec("DROP TABLE IF EXISTS " + table)
-			}
+			s.Server = s.Server.Without(t, "city", "n", "odd")
 			test(t, s)
 		})
 	}
 }
 
-func sqlite(t *testing.T) server {
-	return opened(t, nil, "sqlite", sqldb.Database{Driver: sqldb.SQLite, DSN: "file:" + filepath.Join(t.TempDir(), "test.db")})
-}
+func sqlite(t *testing.T) server { return server{Server: sqltest.SQLite(t)} }
 
 func postgres(t *testing.T, settings ...string) server {
-	s := servertest.Postgres(t, settings...)
-	return opened(t, s, "pgx", named(t, sqldb.PostgreSQL, s))
+	return server{Server: sqltest.Postgres(t, settings...)}
 }
 
 func mariadb(t *testing.T, options ...string) server {
-	s := servertest.MariaDB(t, options...)
-	return opened(t, s, "mysql", named(t, sqldb.MySQL, s))
-}
-
-// named puts the server's data source name, which has a password, into the
-// environment.
-func named(t *testing.T, driver sqldb.Driver, s *servertest.Server) sqldb.Database {
-	variable := strings.ToUpper(string(driver)) + "_TEST_DSN"
-	t.Setenv(variable, s.DSN)
-	return sqldb.Database{Driver: driver, DSNEnv: variable}
-}
-
-func opened(t *testing.T, s *servertest.Server, driver string, d sqldb.Database) server {
-	dsn := d.DSN
-	if s != nil {
-		dsn = s.DSN
-	}
-	db, err := sql.Open(driver, dsn)
-	require.NoError(t, err)
-	db.SetMaxIdleConns(-1) // faults end what is idle
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return server{s, d, db, t, 0}
-}
-
-func (s server) exec(statement string, args ...any) {
-	s.t.Helper()
-	_, err := s.ExecContext(s.t.Context(), statement, args...)
-	require.NoError(s.t, err, statement)
-}
-
-// text is a column of text that tells any two strings apart.
-func (s server) text() string {
-	if s.Database.Driver == sqldb.MySQL {
-		return "VARCHAR(500) COLLATE utf8mb4_nopad_bin"
-	}
-	return "TEXT"
-}
-
-func (s server) count(table string) (n int) {
-	s.t.Helper()
-	require.NoError(s.t, s.QueryRowContext(s.t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n))
-	return n
+	return server{Server: sqltest.MariaDB(t, options...)}
 }

@@ -41,7 +41,7 @@ type city struct {
 type Place struct{ Latitude float64 }
 
 func (s server) cities() {
-	s.exec("CREATE TABLE city (code " + s.text() + " PRIMARY KEY, full_name VARCHAR(20) NOT NULL CHECK (full_name <> 'forbidden'), people BIGINT, founded TIMESTAMP NULL, latitude DOUBLE PRECISION NOT NULL)")
+	s.Run("CREATE TABLE city (code " + s.Text() + " PRIMARY KEY, full_name VARCHAR(20) NOT NULL CHECK (full_name <> 'forbidden'), people BIGINT, founded TIMESTAMP NULL, latitude DOUBLE PRECISION NOT NULL)")
 }
 
 func (s server) writer(table string, key ...string) sqlwrite.Writer[city] {
@@ -54,17 +54,17 @@ func cityOf(code, name string) city {
 
 // names are what the table has.
 func (s server) names() map[string]string {
-	s.t.Helper()
-	rows, err := s.QueryContext(s.t.Context(), "SELECT code, full_name FROM city")
-	require.NoError(s.t, err)
+	s.T.Helper()
+	rows, err := s.QueryContext(s.T.Context(), "SELECT code, full_name FROM city")
+	require.NoError(s.T, err)
 	names := map[string]string{}
 	for rows.Next() {
 		var code, name string
-		require.NoError(s.t, rows.Scan(&code, &name))
+		require.NoError(s.T, rows.Scan(&code, &name))
 		names[code] = name
 	}
-	require.NoError(s.t, rows.Err())
-	require.NoError(s.t, rows.Close())
+	require.NoError(s.T, rows.Err())
+	require.NoError(s.T, rows.Close())
 	return names
 }
 
@@ -151,13 +151,13 @@ type onlyKey struct {
 }
 
 func rowOfAKeyOnly(t *testing.T, s server) {
-	s.exec("CREATE TABLE n (a " + s.text() + ", b BIGINT, PRIMARY KEY (a, b))")
+	s.Run("CREATE TABLE n (a " + s.Text() + ", b BIGINT, PRIMARY KEY (a, b))")
 	w := sqlwrite.Writer[onlyKey]{Database: s.Database, Table: "n", Key: []string{"b", "a"}, CopyFrom: s.copyFrom}
 	rows := []onlyKey{{"x", 1}, {"x", 2}, {"x", 1}, {"", 0}}
 	for range 2 {
 		require.Len(t, write(t, w, rows).Results(), 4)
 	}
-	require.Equal(t, 3, s.count("n"))
+	require.Equal(t, 3, s.Count("n"))
 }
 
 func badRowFailsAlone(t *testing.T, s server) {
@@ -191,7 +191,7 @@ func badRowFailsAlone(t *testing.T, s server) {
 		}
 		t.Log(failure.Error)
 	}
-	require.Equal(t, 50-len(bad), s.count("city"))
+	require.Equal(t, 50-len(bad), s.Count("city"))
 }
 
 type nullable struct {
@@ -201,7 +201,7 @@ type nullable struct {
 }
 
 func rowWithoutAKeyFailsAlone(t *testing.T, s server) {
-	s.exec("CREATE TABLE city (code " + s.text() + ", name " + s.text() + ", people BIGINT, UNIQUE (code, name))")
+	s.Run("CREATE TABLE city (code " + s.Text() + ", name " + s.Text() + ", people BIGINT, UNIQUE (code, name))")
 	w := sqlwrite.Writer[nullable]{Database: s.Database, Table: "city", Key: []string{"code", "name"}, CopyFrom: s.copyFrom}
 	name := sql.NullString{String: "x", Valid: true}
 	out := write(t, w, []nullable{{new("a"), name, 1}, {nil, name, 2}, {new("b"), sql.NullString{}, 3}})
@@ -209,7 +209,7 @@ func rowWithoutAKeyFailsAlone(t *testing.T, s server) {
 	require.Len(t, out.Failures(), 2)
 	require.Contains(t, out.Failures()[0].Value.(batchasync.Failure[nullable]).Error, `"code" is NULL`)
 	require.Contains(t, out.Failures()[1].Value.(batchasync.Failure[nullable]).Error, `"name" is NULL`)
-	require.Equal(t, 1, s.count("city"))
+	require.Equal(t, 1, s.Count("city"))
 }
 
 func retriedBundle(t *testing.T, s server) {
@@ -242,7 +242,7 @@ func retriedBundle(t *testing.T, s server) {
 	batchasynctest.RequireExactlyOnce(t, batchasynctest.Values(rows...), out, same)
 	require.Empty(t, out.Failures())
 	require.Equal(t, want, s.names())
-	require.Equal(t, len(rows), s.count("city"))
+	require.Equal(t, len(rows), s.Count("city"))
 }
 
 type odd struct {
@@ -251,18 +251,18 @@ type odd struct {
 }
 
 func namesAreQuoted(t *testing.T, s server) {
-	s.exec("CREATE TABLE city (code INT)")
+	s.Run("CREATE TABLE city (code INT)")
 	const table = "odd \"t`able'; DROP TABLE city; --"
 	d := s.Database.Driver
 	key := "a \"k`ey; DROP TABLE city"
-	s.exec("DROP TABLE IF EXISTS " + d.Quote(table))
-	s.exec(fmt.Sprintf("CREATE TABLE %s (%s %s PRIMARY KEY, %s TEXT)", d.Quote(table), d.Quote(key), s.text(), d.Quote("select")))
+	s.Run("DROP TABLE IF EXISTS " + d.Quote(table))
+	s.Run(fmt.Sprintf("CREATE TABLE %s (%s %s PRIMARY KEY, %s TEXT)", d.Quote(table), d.Quote(key), s.Text(), d.Quote("select")))
 	w := sqlwrite.Writer[odd]{Database: s.Database, Table: table, Key: []string{key}, CopyFrom: s.copyFrom}
 	for range 2 {
 		require.Len(t, write(t, w, []odd{{"k", "v"}}).Results(), 1)
 	}
-	require.Equal(t, 1, s.count(d.Quote(table)))
-	require.Zero(t, s.count("city"))
+	require.Equal(t, 1, s.Count(d.Quote(table)))
+	require.Zero(t, s.Count("city"))
 }
 
 func whatIsWrong(t *testing.T, s server) {
@@ -275,8 +275,8 @@ func whatIsWrong(t *testing.T, s server) {
 		"no such schema": s.writer("nowhere.city", "code"),
 	} {
 		if name == "no such column" {
-			s.exec("ALTER TABLE city DROP COLUMN people")
-			defer s.exec("DROP TABLE city")
+			s.Run("ALTER TABLE city DROP COLUMN people")
+			defer s.Run("DROP TABLE city")
 		}
 		h := harness(t, w, batchasync.FailBundle())
 		_, err := h.Bundle(batchasynctest.Values(cityOf("SECRET", "SECRET"))...)
@@ -300,22 +300,22 @@ func sameKeysAtOnce(t *testing.T, s server) {
 	out := write(t, w, rows, batchasync.BatchSize(100), batchasync.MaxAttempts(20))
 	batchasynctest.RequireExactlyOnce(t, batchasynctest.Values(rows...), out, same)
 	require.Empty(t, out.Failures())
-	require.Equal(t, 100, s.count("city"))
+	require.Equal(t, 100, s.Count("city"))
 }
 
 type number struct{ ID, Twice int64 }
 
 func (s server) numbers() sqlwrite.Writer[number] {
-	s.exec("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT)")
+	s.Run("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT)")
 	return sqlwrite.Writer[number]{Database: s.Database, Table: "n", Key: []string{"id"}, CopyFrom: s.copyFrom}
 }
 
 // hasNumbers looks whether the table has all numbers below count, once.
 func (s server) hasNumbers(count int) {
-	s.t.Helper()
+	s.T.Helper()
 	var rows, ids, sum int
-	require.NoError(s.t, s.QueryRowContext(s.t.Context(), "SELECT COUNT(*), COUNT(DISTINCT id), SUM(twice) FROM n").Scan(&rows, &ids, &sum))
-	require.Equal(s.t, []int{count, count, count * (count - 1)}, []int{rows, ids, sum})
+	require.NoError(s.T, s.QueryRowContext(s.T.Context(), "SELECT COUNT(*), COUNT(DISTINCT id), SUM(twice) FROM n").Scan(&rows, &ids, &sum))
+	require.Equal(s.T, []int{count, count, count * (count - 1)}, []int{rows, ids, sum})
 }
 
 func numbersTo(count int) []number {
@@ -351,8 +351,8 @@ type typed struct {
 
 func TestPostgreSQLTypes(t *testing.T) {
 	s := postgres(t)
-	s.exec("CREATE TYPE mood AS ENUM ('sad', 'happy')")
-	s.exec("CREATE TABLE city (id BIGINT PRIMARY KEY, small SMALLINT, mood mood, tags TEXT[], price NUMERIC(10,2), data JSONB, bytes BYTEA, maybe TEXT, birth TIMESTAMPTZ, detail JSONB)")
+	s.Run("CREATE TYPE mood AS ENUM ('sad', 'happy')")
+	s.Run("CREATE TABLE city (id BIGINT PRIMARY KEY, small SMALLINT, mood mood, tags TEXT[], price NUMERIC(10,2), data JSONB, bytes BYTEA, maybe TEXT, birth TIMESTAMPTZ, detail JSONB)")
 	born := time.Date(2020, 1, 2, 3, 4, 5, 6000, time.UTC)
 	row := typed{1, 200, "happy", []string{"a", "b,c"}, "12.34", json.RawMessage(`{"a": 1}`), []byte{0, 255}, sql.NullString{String: "x", Valid: true}, &born, struct{ A int }{7}}
 	check := func() {
@@ -360,7 +360,7 @@ func TestPostgreSQLTypes(t *testing.T) {
 		require.NoError(t, s.QueryRowContext(t.Context(), "SELECT row(city.*)::text FROM city").Scan(&text))
 		require.Equal(t, `(1,200,happy,"{a,""b,c""}",12.34,"{""a"": 1}","\\x00ff",x,"2020-01-02 03:04:05.000006+00",`, text[:strings.Index(text, `"{""A`)])
 	}
-	s.exec("ALTER ROLE CURRENT_USER SET timezone = 'UTC'")
+	s.Run("ALTER ROLE CURRENT_USER SET timezone = 'UTC'")
 	w := sqlwrite.Writer[typed]{Database: s.Database, Table: "city", Key: []string{"id"}}
 	out := write(t, w, []typed{row})
 	require.Empty(t, out.Failures())
@@ -386,8 +386,8 @@ type label struct {
 
 func TestPostgreSQLEnumsAndLengthsByArraysAndByCopy(t *testing.T) {
 	s := postgres(t)
-	s.exec("CREATE TYPE mood AS ENUM ('sad', 'happy')")
-	s.exec("CREATE TABLE city (id BIGINT PRIMARY KEY, mood mood, name CHAR(3), data JSONB)")
+	s.Run("CREATE TYPE mood AS ENUM ('sad', 'happy')")
+	s.Run("CREATE TABLE city (id BIGINT PRIMARY KEY, mood mood, name CHAR(3), data JSONB)")
 	for _, from := range []int{-1, 1} {
 		w := sqlwrite.Writer[label]{Database: s.Database, Table: "public.city", Key: []string{"id"}, CopyFrom: from}
 		out := write(t, w, []label{{1, "sad", "abc", json.RawMessage("[1]")}, {2, "happy", "abcd", nil}, {3, "none", "abc", nil}, {4, "happy", "ab", json.RawMessage("null")}})
@@ -395,36 +395,36 @@ func TestPostgreSQLEnumsAndLengthsByArraysAndByCopy(t *testing.T) {
 		require.Len(t, out.Failures(), 2)
 		require.Contains(t, out.Failures()[0].Value.(batchasync.Failure[label]).Error, "value too long")
 		require.Contains(t, out.Failures()[1].Value.(batchasync.Failure[label]).Error, "enum mood")
-		require.Equal(t, 2, s.count("city"))
-		s.exec("DELETE FROM city")
+		require.Equal(t, 2, s.Count("city"))
+		s.Run("DELETE FROM city")
 	}
 }
 
 func TestMySQLRefusesATableInWhichARowCouldOverwriteAnother(t *testing.T) {
 	s := mariadb(t)
-	s.exec("CREATE TABLE city (code VARCHAR(20), full_name VARCHAR(20), people BIGINT, founded DATETIME, latitude DOUBLE, id BIGINT AUTO_INCREMENT PRIMARY KEY, UNIQUE (code))")
+	s.Run("CREATE TABLE city (code VARCHAR(20), full_name VARCHAR(20), people BIGINT, founded DATETIME, latitude DOUBLE, id BIGINT AUTO_INCREMENT PRIMARY KEY, UNIQUE (code))")
 	w := s.writer("city", "code")
 	require.Len(t, write(t, w, []city{cityOf("a", "x")}).Results(), 1, "the number that the server gives is no danger")
-	s.exec("CREATE UNIQUE INDEX by_name ON city (full_name)")
+	s.Run("CREATE UNIQUE INDEX by_name ON city (full_name)")
 	_, err := harness(t, w).Bundle(batchasynctest.Values(cityOf("b", "x"))...)
 	require.ErrorContains(t, err, "unique index by_name besides the Key")
-	require.Equal(t, 1, s.count("city"))
-	s.exec("DROP INDEX by_name ON city")
-	s.exec("DROP INDEX code ON city")
-	s.exec("CREATE UNIQUE INDEX by_code ON city (code(2))")
+	require.Equal(t, 1, s.Count("city"))
+	s.Run("DROP INDEX by_name ON city")
+	s.Run("DROP INDEX code ON city")
+	s.Run("CREATE UNIQUE INDEX by_code ON city (code(2))")
 	_, err = harness(t, w).Bundle(batchasynctest.Values(cityOf("b", "x"))...)
 	require.ErrorContains(t, err, "no primary key or unique index of exactly the Key's columns")
 }
 
 func TestMoreRowsThanAStatementTakesAreOneTransaction(t *testing.T) {
 	s := sqlite(t)
-	s.exec("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT CHECK (twice < 80000))")
+	s.Run("CREATE TABLE n (id BIGINT PRIMARY KEY, twice BIGINT CHECK (twice < 80000))")
 	w := sqlwrite.Writer[number]{Database: s.Database, Table: "n", Key: []string{"id"}}
 	require.NoError(t, w.Setup(t.Context()))
 	defer func() { require.NoError(t, w.Teardown(t.Context())) }()
 	_, err := w.Call(t.Context(), numbersTo(40_001))
 	require.ErrorContains(t, err, "CHECK constraint failed")
-	require.Zero(t, s.count("n"), "the whole batch must have been rolled back")
+	require.Zero(t, s.Count("n"), "the whole batch must have been rolled back")
 	_, err = w.Call(t.Context(), numbersTo(40_000))
 	require.NoError(t, err)
 	s.hasNumbers(40_000)
