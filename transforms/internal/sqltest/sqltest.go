@@ -60,7 +60,7 @@ func Named(t *testing.T, driver sqldb.Driver, s *servertest.Server) sqldb.Databa
 }
 
 func open(t *testing.T, s *servertest.Server, driver string, d sqldb.Database) Server {
-	dsn := d.DSN
+	dsn := d.DSN + "?_pragma=busy_timeout(10000)" // for calls of the test before that are under way
 	if s != nil {
 		dsn = s.DSN
 	}
