@@ -11,6 +11,7 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/typex"
+	"github.com/batchasync/beam-batchasync/internal/literal"
 	"github.com/google/uuid"
 )
 
@@ -131,7 +132,7 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 		refuse("the caller's type is the interface %v: pass it as its own type, for that is what is registered", t)
 	}
 	if _, ok := registered.Load(reflect.TypeOf(fn).Elem()); !ok {
-		refuse("the caller %v is not registered; add to an init function: batchasync.%s%s)", t, register, literal(t))
+		refuse("the caller %v is not registered; add to an init function: batchasync.%s%s)", t, register, literal.Of(t))
 	}
 	cell := new(C)
 	*cell = caller
@@ -169,14 +170,6 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 		}
 	}
 	return config{Caller: string(encoded), ID: uuid.NewString(), Transform: transform, Settings: *settings}
-}
-
-// literal is how an init function would write a value of t.
-func literal(t reflect.Type) string {
-	if t.Kind() == reflect.Pointer {
-		return "&" + t.Elem().String() + "{}"
-	}
-	return t.String() + "{}"
 }
 
 func failing(opts []Option) []Option {

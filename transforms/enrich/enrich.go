@@ -11,6 +11,7 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
+	"github.com/batchasync/beam-batchasync/internal/literal"
 )
 
 // registered are the types of callers that Register and RegisterKV have made
@@ -92,16 +93,7 @@ func checked[In any, K comparable, V, Out any, S Source[K, V], E Enricher[In, K,
 		if key != nil {
 			verb = fmt.Sprintf("RegisterKV[%v]", key)
 		}
-		refuse("the source %T and the enricher %T are not registered; add to an init function: enrich.%s(%s, %s)", source, enricher, verb, literal(source), literal(enricher))
+		refuse("the source %T and the enricher %T are not registered; add to an init function: enrich.%s(%s, %s)", source, enricher, verb, literal.Of(reflect.TypeOf(source)), literal.Of(reflect.TypeOf(enricher)))
 	}
 	return c
-}
-
-// literal is how an init function would write a value of v's type.
-func literal(v any) string {
-	t := reflect.TypeOf(v)
-	if t.Kind() == reflect.Pointer {
-		return "&" + t.Elem().String() + "{}"
-	}
-	return t.String() + "{}"
 }
