@@ -23,10 +23,12 @@ func RequireExactlyOnce(t testing.TB, inputs []Element, outputs *Outputs, answer
 	for _, in := range inputs {
 		result, failure := place(in, answer(in.Value)), place(in, in.Value)
 		switch {
-		case results[result] > 0:
-			results[result]--
+		// Failures first: which input failed is certain, while inputs may have
+		// equal answers.
 		case failures[failure] > 0:
 			failures[failure]--
+		case results[result] > 0:
+			results[result]--
 		default:
 			wrong = append(wrong, "lost: "+failure)
 		}

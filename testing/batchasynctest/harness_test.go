@@ -111,6 +111,9 @@ func TestRequireExactlyOnceFindsWhatIsLostDoubledOrMisplaced(t *testing.T) {
 	}
 	batchasynctest.RequireExactlyOnce(t, batchasynctest.Values(1, 1, 2), batchasynctest.OutputsOf(batchasynctest.Values(2, 1),
 		batchasynctest.Values(batchasync.Failure[int]{Element: 1})), func(v any) any { return v })
+	// An input that failed would have had the same answer as others.
+	batchasynctest.RequireExactlyOnce(t, batchasynctest.Values(1, 13, 2), batchasynctest.OutputsOf(batchasynctest.Values("x", "x"),
+		batchasynctest.Values(batchasync.Failure[int]{Element: 13})), func(any) any { return "x" })
 }
 
 // spy is a test that may fail.
