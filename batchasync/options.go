@@ -61,7 +61,10 @@ func newSettings(opts []Option) *settings {
 		BackoffTo:   10 * time.Second,
 		given:       map[string]bool{},
 	}
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			panic(fmt.Sprintf("batchasync: option %d of %d is nil: leave it out", i+1, len(opts)))
+		}
 		opt(s)
 	}
 	if !s.given["MaxInFlight"] && s.Adaptive == nil {
