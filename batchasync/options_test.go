@@ -102,7 +102,7 @@ func TestAMistakeInThePipelinePanicsAtConstructionWithItsRemedy(t *testing.T) {
 			batchasync.New(sizeless{}, batchasync.Hedge(time.Second))
 		},
 		"option 2 of 2 is nil: leave it out": func() { batchasync.New(&script{}, batchasync.Bisect(), nil) },
-		"the caller is nil": func() { batchasync.ParDo(s, (*script)(nil), ints) },
+		"the caller is nil":                  func() { batchasync.ParDo(s, (*script)(nil), ints) },
 		"*batchasync_test.odd has a method Setup with another signature, which would be ignored: make it Setup(context.Context) error": func() {
 			batchasync.New(&odd{})
 		},

@@ -14,7 +14,7 @@
 //	}
 //	vectors, tooLong := embed.ParDoWithFailures(s, model, texts, batchasync.MaxInFlight(8))
 //
-// The package example is a whole pipeline.
+// The package example is a whole pipeline, but for beam.Init, which main calls first.
 //
 // # What ends how
 //

@@ -38,7 +38,7 @@
 //		…
 //	}
 //
-// The package example is a whole pipeline. Ready sources are in the packages beside
+// The package example is a whole pipeline, but for beam.Init, which main calls first. Ready sources are in the packages beside
 // this one.
 //
 // # A key that isn't there

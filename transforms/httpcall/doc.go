@@ -3,7 +3,7 @@
 
 // Package httpcall asks services that take elements in bulk as JSON over HTTP.
 // Caller is a batchasync.Caller for types of yours: all of batchasync's verbs and
-// options apply to it. The package example is a whole pipeline.
+// options apply to it. The package example is a whole pipeline, but for beam.Init, which main calls first.
 //
 //	type Payment struct {
 //		ID     string  `json:"id"`

@@ -36,7 +36,7 @@
 //		return enrich.ParDo(s, users, addUser{}, enrich.KeepMissing, events)
 //	}
 //
-// The package example is a whole pipeline.
+// The package example is a whole pipeline, but for beam.Init, which main calls first.
 //
 // # Servers
 //
