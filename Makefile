@@ -39,6 +39,10 @@ test: ## run every test (go test ./...)
 race: ## run the package's tests under the race detector
 	go test -race ./batchasync/... ./testing/...
 
+.PHONY: test-flink
+test-flink: ## run the conformance suite on Flink, its faults included (needs java, mvn)
+	go test -timeout=15m ./runners/conformance -runner=flink
+
 .PHONY: vet
 vet: ## run go vet
 	go vet ./...

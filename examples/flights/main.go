@@ -53,6 +53,7 @@ type options struct {
 	linger            time.Duration
 	maxInFlight       int
 	runner, endpoint  string
+	dryRun            bool
 }
 
 func main() {
@@ -68,7 +69,8 @@ func main() {
 	flag.Parse()
 
 	log.LogLevel = "warn"
-	if *verbose {
+	o.dryRun = isDryRun()
+	if *verbose || o.dryRun { // which logs what would be sent
 		log.LogLevel = "info"
 	}
 	beam.Init() // in a worker, it does not return
@@ -107,6 +109,8 @@ func (o options) check() error {
 		return fmt.Errorf("-runner %s: this program has %s; README.md beside its source tells how to add one", o.runner, strings.Join(linked[:len(linked)-1], ", ")+" and "+linked[len(linked)-1])
 	case o.runner == "flink" && o.endpoint == "":
 		return errors.New("-runner flink: -endpoint must name its job server, host:port; or let runners/flink start one: go run ./runners/flink -- go run ./examples/flights")
+	case o.runner == "dataflow" && !o.dryRun:
+		return errors.New("-runner dataflow: with -dry_run=true alone, for this program reads and writes files of this machine")
 	}
 	files := map[string]string{}
 	for _, f := range []struct{ flag, path string }{
@@ -176,6 +180,9 @@ func run(ctx context.Context, o options, stdout io.Writer, terminal *os.File) (s
 	if err != nil {
 		return notRun, fmt.Errorf("nothing has been written, for the job has failed: %s (-verbose tells more)", cause(cmp.Or(context.Cause(ctx), err)))
 	}
+	if o.dryRun {
+		return allWritten, nil
+	}
 
 	total := summarize(result, time.Since(start))
 	if err := total.check(); err != nil {
@@ -195,6 +202,12 @@ func run(ctx context.Context, o options, stdout io.Writer, terminal *os.File) (s
 		return someFailed, fmt.Errorf("%d of %d flights failed; %s tells where each was in the input, and why", total.failed, total.read, o.failures)
 	}
 	return allWritten, nil
+}
+
+// isDryRun tells whether a runner was told to translate the pipeline alone.
+func isDryRun() bool {
+	f := flag.Lookup("dry_run") // Dataflow's, which is not always linked
+	return f != nil && f.Value.String() == "true"
 }
 
 // readable returns why a file of the input can't be read.

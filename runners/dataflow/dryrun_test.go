@@ -8,7 +8,10 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +77,7 @@ func (p *printed) Log(_ context.Context, _ log.Severity, _ int, message string) 
 // job is what the test looks at of a job's JSON.
 type job struct {
 	Type        string
+	ProjectID   string
 	Labels      map[string]string
 	Environment struct {
 		Experiments []string
@@ -103,19 +107,19 @@ func dryRun(t *testing.T, build func(s beam.Scope)) (*pipepb.Pipeline, job) {
 	require.NoError(t, err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, message := range p.messages {
-		if !strings.Contains(message, "Dry-run") {
-			continue
-		}
-		require.Greater(t, len(p.messages), i+2)
-		model := new(pipepb.Pipeline)
-		require.NoError(t, prototext.Unmarshal([]byte(p.messages[i+1]), model))
-		var j job
-		require.NoError(t, json.Unmarshal([]byte(p.messages[i+2]), &j))
-		return model, j
-	}
-	t.Fatalf("no dry run in %q", p.messages)
-	return nil, job{}
+	return translated(t, p.messages)
+}
+
+// translated finds what a dry run logs.
+func translated(t *testing.T, messages []string) (*pipepb.Pipeline, job) {
+	i := slices.IndexFunc(messages, func(m string) bool { return strings.Contains(m, "Dry-run") })
+	require.GreaterOrEqual(t, i, 0, "no dry run in %q", messages)
+	require.Greater(t, len(messages), i+2)
+	model := new(pipepb.Pipeline)
+	require.NoError(t, prototext.Unmarshal([]byte(messages[i+1]), model))
+	var j job
+	require.NoError(t, json.Unmarshal([]byte(messages[i+2]), &j))
+	return model, j
 }
 
 func TestTheJobHasTheWorkersThatTheFlagsSay(t *testing.T) {
@@ -145,6 +149,40 @@ func TestAnUnboundedSourceMakesAStreamingJob(t *testing.T) {
 	})
 	require.Equal(t, "JOB_TYPE_STREAMING", j.Type)
 	require.Contains(t, j.Environment.Experiments, "enable_streaming_engine")
+}
+
+// The example is a program of its own, so it is run as one, as its README says.
+func TestTheExampleFlightsIsTranslated(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "flights")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-tags=dataflow", "-o", program, "../../examples/flights").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	run := exec.CommandContext(ctx, program, "--runner=dataflow", "--dry_run=true", "--project=x", "--region=us-central1",
+		"--staging_location=gs://b/s", "--worker_binary="+program)
+	run.Dir = t.TempDir()
+	logged, err := run.CombinedOutput()
+	require.NoError(t, err, "%s", logged)
+
+	var messages []string
+	for line := range strings.Lines(string(logged)) {
+		_, quoted, _ := strings.Cut(strings.TrimSpace(line), " msg=")
+		message, err := strconv.Unquote(quoted)
+		require.NoError(t, err, "%s", line)
+		messages = append(messages, message)
+	}
+	model, j := translated(t, messages)
+	require.Equal(t, "JOB_TYPE_BATCH", j.Type)
+	require.Equal(t, "x", j.ProjectID)
+	var names []string
+	for _, transform := range model.GetComponents().GetTransforms() {
+		names = append(names, transform.GetUniqueName())
+	}
+	require.Contains(t, names, "enrich.ParDoWithFailures")
+	require.Contains(t, names, "enrich.ParDoWithFailures/batchasync.FlatParDoWithFailures")
+	left, err := os.ReadDir(run.Dir)
+	require.NoError(t, err)
+	require.Empty(t, left, "a dry run writes nothing")
 }
 
 func TestTheTransformsTravelWithNameCallerAndCoders(t *testing.T) {
