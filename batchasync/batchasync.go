@@ -132,7 +132,7 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 		refuse("the caller's type is the interface %v: pass it as its own type, for that is what is registered", t)
 	}
 	if _, ok := registered.Load(reflect.TypeOf(fn).Elem()); !ok {
-		refuse("the caller %v is not registered; add to an init function: batchasync.%s%s)", t, register, literal.Of(t))
+		refuse("the caller %v is not registered for this transform; add to an init function: batchasync.%s%s)", t, register, literal.Of(t))
 	}
 	cell := new(C)
 	*cell = caller
@@ -186,6 +186,7 @@ func keeping(s beam.Scope, opts []Option) []Option {
 // takes panics, in words that Beam's own check does not have, if col does not
 // hold what the caller takes.
 func takes[In any](s beam.Scope, caller any, col beam.PCollection) {
+	warnOfLost(s, caller)
 	want := reflect.TypeFor[In]()
 	if !col.IsValid() {
 		panic(s.String() + ": the PCollection is invalid")
@@ -198,6 +199,7 @@ func takes[In any](s beam.Scope, caller any, col beam.PCollection) {
 }
 
 func takesKV[K, In any](s beam.Scope, caller any, col beam.PCollection) {
+	warnOfLost(s, caller)
 	if !col.IsValid() {
 		panic(s.String() + ": the PCollection is invalid")
 	}

@@ -205,15 +205,22 @@ type CallError struct {
 
 // Error tells all of it, and what can be done.
 func (e *CallError) Error() string {
-	advice := "raise Timeout, MaxAttempts or MaxElapsed if the service needs longer, or use ParDoWithFailures to go on without these elements"
+	advice := "raise Timeout, MaxAttempts or MaxElapsed if the service needs longer, or use the verb's form WithFailures to go on without these elements"
 	if e.Permanent {
-		advice = "not retried, for the error is permanent; ParDoWithFailures would go on without these elements"
+		advice = "not retried, for the error is permanent; the verb's form WithFailures would go on without these elements"
 	}
 	if e.Attempts == 0 {
 		return fmt.Sprintf("batchasync: %s: an element was refused before any call: %v (%s)", e.Transform, e.Err, advice)
 	}
-	return fmt.Sprintf("batchasync: %s: batch %s of %d elements failed after %d attempts in %v: %v (%s)",
-		e.Transform, e.BatchID, e.Size, e.Attempts, e.Elapsed.Round(time.Millisecond), e.Err, advice)
+	return fmt.Sprintf("batchasync: %s: batch %s of %s failed after %s in %v: %v (%s)",
+		e.Transform, e.BatchID, count(e.Size, "element"), count(e.Attempts, "attempt"), e.Elapsed.Round(time.Millisecond), e.Err, advice)
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // Unwrap returns Err.

@@ -89,7 +89,7 @@ func TestAMistakeInThePipelinePanicsAtConstructionWithItsRemedy(t *testing.T) {
 	_, s := beam.NewPipelineWithRoot()
 	ints, kvs := beam.Create(s, 1), beam.ParDo(s, &parityFn{}, beam.Create(s, 1))
 	for want, build := range map[string]func(){
-		"*batchasync_test.unknown is not registered; add to an init function: batchasync.Register(&batchasync_test.unknown{})": func() {
+		"*batchasync_test.unknown is not registered for this transform; add to an init function: batchasync.Register(&batchasync_test.unknown{})": func() {
 			batchasync.ParDo(s, &unknown{}, ints)
 		},
 		"add to an init function: batchasync.RegisterKV[string](&batchasync_test.script{})": func() {

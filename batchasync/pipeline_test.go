@@ -327,7 +327,7 @@ func TestAFailedCallFailsThePipelineWithTheWholeError(t *testing.T) {
 			batchasync.ParDo(s.Scope("prices"), &quote{Refuse: 3}, beam.Create(s, 1, 2, 3))
 			_, err := beam.Run(context.Background(), engine, p)
 			require.ErrorContains(t, err, "prices/batchasync.ParDo: batch ")
-			require.ErrorContains(t, err, "of 3 elements failed after 1 attempts")
+			require.ErrorContains(t, err, "of 3 elements failed after 1 attempt")
 			require.ErrorContains(t, err, "3 is refused (not retried, for the error is permanent")
 		})
 	}

@@ -60,7 +60,7 @@ func TestAFailedCallFailsThePipelineWithTheWholeError(t *testing.T) {
 			batchasync.ParDo(s.Scope("prices"), refusing(3), beam.Create(s, 3))
 			_, err := execute(t, engine, p)
 			require.ErrorContains(t, err, "prices/batchasync.ParDo: batch ")
-			require.ErrorContains(t, err, "of 1 elements failed after 1 attempts")
+			require.ErrorContains(t, err, "of 1 element failed after 1 attempt")
 			require.ErrorContains(t, err, "3 is refused (not retried, for the error is permanent")
 		})
 	}

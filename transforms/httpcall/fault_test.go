@@ -354,7 +354,7 @@ func TestRedirectsTakeNothingElsewhere(t *testing.T) {
 					return
 				}
 				require.ErrorContains(t, err, "is not followed, so that nothing is sent to a host, or in a way, that you have not chosen")
-				require.ErrorContains(t, err, "after 1 attempts")
+				require.ErrorContains(t, err, "after 1 attempt")
 				require.NotContains(t, err.Error(), "sig=1")
 				require.Equal(t, 1, s.asked())
 			})

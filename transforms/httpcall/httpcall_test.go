@@ -510,7 +510,7 @@ func TestHTTP2(t *testing.T) {
 	untrusting := &words{Endpoint: httpcall.Endpoint{URL: s.URL}}
 	_, err = batchasynctest.NewHarness(t, batchasync.New(untrusting, fast(batchasync.FailBundle())...)).Bundle(in...)
 	require.ErrorContains(t, err, "set CAFile if the service's certificate is signed by an authority of your own")
-	require.ErrorContains(t, err, "after 1 attempts")
+	require.ErrorContains(t, err, "after 1 attempt")
 }
 
 func TestTheConnectionsAreThoseOfTheCallsInFlight(t *testing.T) {
