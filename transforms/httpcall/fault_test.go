@@ -306,9 +306,9 @@ func init() {
 func TestAMissingSecretFailsTheBundleAtOnce(t *testing.T) {
 	s := serve(t, measure)
 	for want, secret := range map[string]httpcall.Secret{
-		"the environment variable HTTPCALL_TEST_UNSET holds no secret: it is not set on this worker, or empty": {Env: "HTTPCALL_TEST_UNSET"},
-		"read a secret: open /nowhere/token: no such file or directory":                                        {File: "/nowhere/token"},
-		"holds a secret that no HTTP header can hold":                                                          {Env: "HTTPCALL_TEST_TOKEN"},
+		"a secret, from the environment variable HTTPCALL_TEST_UNSET: it is empty on this worker, or not set": {Env: "HTTPCALL_TEST_UNSET"},
+		"a secret, from the file /nowhere/token: open /nowhere/token: no such file or directory":              {File: "/nowhere/token"},
+		"holds a secret that no HTTP header can hold":                                                         {Env: "HTTPCALL_TEST_TOKEN"},
 	} {
 		t.Setenv("HTTPCALL_TEST_TOKEN", "t0p\nsecret")
 		h := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL, Bearer: secret}}))

@@ -7,10 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
-	"sync"
+
+	"github.com/batchasync/beam-batchasync/transforms/internal/secret"
 )
 
 // A Secret says where a worker finds a token or a key. Exactly one of its fields
@@ -22,8 +22,7 @@ type Secret struct {
 	Func string // a function that RegisterSecret has been given under that name
 }
 
-// secrets are the registered functions by name.
-var secrets sync.Map
+var secretFuncs = secret.Funcs[func(context.Context) (string, error)]{Verb: "httpcall.RegisterSecret"}
 
 // RegisterSecret lets Secret.Func name a function that gets a secret, from a
 // secret manager or an OAuth token source. Call it in an init function, for the
@@ -31,12 +30,7 @@ var secrets sync.Map
 // once, so it should remember what it got until that expires. Its error must not
 // show a secret.
 func RegisterSecret(name string, get func(ctx context.Context) (string, error)) {
-	if name == "" || get == nil {
-		panic(fmt.Sprintf("httpcall.RegisterSecret(%q): give a name and a function", name))
-	}
-	if _, loaded := secrets.LoadOrStore(name, get); loaded {
-		panic(fmt.Sprintf("httpcall.RegisterSecret(%q): the name is taken", name))
-	}
+	secretFuncs.Register(name, get)
 }
 
 func (s Secret) isZero() bool { return s == Secret{} }
@@ -62,7 +56,7 @@ func (s Secret) validate() error {
 		return errors.New("the value of File is not the name of a file (it is not shown here, for it may be the secret itself)")
 	}
 	if s.Func != "" {
-		if _, ok := secrets.Load(s.Func); !ok {
+		if _, err := secretFuncs.Get(s.Func); err != nil {
 			return errors.New("the value of Func is not the name of a registered function (it is not shown here, for it may be the secret itself); add to an init function: httpcall.RegisterSecret(name, function)")
 		}
 	}
@@ -83,30 +77,23 @@ func (s Secret) String() string {
 }
 
 // get reads the secret.
-func (s Secret) get(ctx context.Context) (string, error) {
-	var value string
+func (s Secret) get(ctx context.Context) (value string, err error) {
 	switch {
 	case s.Env != "":
-		value = os.Getenv(s.Env)
+		value, err = secret.Env(s.Env)
 	case s.File != "":
-		content, err := os.ReadFile(s.File)
-		if err != nil {
-			return "", fmt.Errorf("read a secret: %w", err)
-		}
-		value = string(content)
+		value, err = secret.File(s.File)
 	default:
-		get, ok := secrets.Load(s.Func)
-		if !ok {
-			return "", fmt.Errorf("no secret is registered as %s in this worker; add to an init function: httpcall.RegisterSecret(%q, function)", s.Func, s.Func)
+		var get func(context.Context) (string, error)
+		if get, err = secretFuncs.Get(s.Func); err == nil {
+			value, err = get(ctx)
 		}
-		var err error
-		if value, err = get.(func(context.Context) (string, error))(ctx); err != nil {
-			return "", fmt.Errorf("get the secret %s: %w", s.Func, err)
+		if value = strings.TrimSpace(value); err == nil && value == "" {
+			err = secret.ErrEmpty
 		}
 	}
-	value = strings.TrimSpace(value)
-	if value == "" {
-		return "", fmt.Errorf("%v holds no secret: it is not set on this worker, or empty", s)
+	if err != nil {
+		return "", fmt.Errorf("a secret, from %v: %w", s, err)
 	}
 	if !fieldValue(value) {
 		return "", fmt.Errorf("%v holds a secret that no HTTP header can hold: it has a line break or another control character in it", s)

@@ -6,10 +6,8 @@ package redislookup
 import (
 	"context"
 	"fmt"
-	"os"
-	"reflect"
-	"strings"
-	"sync"
+
+	"github.com/batchasync/beam-batchasync/transforms/internal/secret"
 )
 
 // Credentials name a user and a password: they are read on the worker, for each
@@ -23,19 +21,14 @@ type Credentials struct {
 	Func         string `json:",omitempty"` // or the function that returns both, by its name; see RegisterCredentials
 }
 
-var credentialsFuncs sync.Map
+var credentialsFuncs = secret.Funcs[func(context.Context) (username, password string, err error)]{Verb: "redislookup.RegisterCredentials"}
 
 // RegisterCredentials makes a function known by a name, for Credentials.Func: it
 // returns the user (empty for the default user) and the password, say from a
 // secret store, and is called for each connection that is made. Call
 // RegisterCredentials in an init function. It panics if the name is taken.
 func RegisterCredentials(name string, f func(context.Context) (username, password string, err error)) {
-	if name == "" || f == nil {
-		panic("redislookup.RegisterCredentials: give a name and a function")
-	}
-	if other, loaded := credentialsFuncs.LoadOrStore(name, f); loaded && reflect.ValueOf(other).Pointer() != reflect.ValueOf(f).Pointer() {
-		panic(fmt.Sprintf("redislookup.RegisterCredentials: two functions are named %q", name))
-	}
+	credentialsFuncs.Register(name, f)
 }
 
 func (c Credentials) validate(field string) error {
@@ -50,8 +43,10 @@ func (c Credentials) validate(field string) error {
 	case c != named && c.PasswordEnv == "" && c.PasswordFile == "":
 		return fmt.Errorf("%s has a user, but no password: set PasswordEnv or PasswordFile", field)
 	}
-	if _, ok := credentialsFuncs.Load(c.Func); c.Func != "" && !ok {
-		return fmt.Errorf("%s.Func %q is not registered; add to an init function: redislookup.RegisterCredentials(%q, …)", field, c.Func, c.Func)
+	if c.Func != "" {
+		if _, err := credentialsFuncs.Get(c.Func); err != nil {
+			return fmt.Errorf("%s.Func: %w", field, err)
+		}
 	}
 	return nil
 }
@@ -59,8 +54,10 @@ func (c Credentials) validate(field string) error {
 // read reads them. What it returns as an error never holds them.
 func (c Credentials) read(ctx context.Context) (username, password string, err error) {
 	if c.Func != "" {
-		f, _ := credentialsFuncs.Load(c.Func) // validated
-		username, password, err = f.(func(context.Context) (string, string, error))(ctx)
+		get, err := credentialsFuncs.Get(c.Func)
+		if err == nil {
+			username, password, err = get(ctx)
+		}
 		if err != nil {
 			return "", "", fmt.Errorf("the credentials, from the function %q: %w", c.Func, err)
 		}
@@ -73,22 +70,17 @@ func (c Credentials) read(ctx context.Context) (username, password string, err e
 	return username, password, err
 }
 
-func value(what, env, file string) (string, error) {
+func value(what, env, file string) (value string, err error) {
 	switch {
 	case env != "":
-		if v := os.Getenv(env); v != "" {
-			return v, nil
-		}
-		return "", fmt.Errorf("%sEnv: the environment variable %s is empty on this worker, or not set", what, env)
+		what += "Env " + env
+		value, err = secret.Env(env)
 	case file != "":
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return "", fmt.Errorf("%sFile: %w", what, err)
-		}
-		if v := strings.TrimSpace(string(text)); v != "" {
-			return v, nil
-		}
-		return "", fmt.Errorf("%sFile: the file %s is empty on this worker", what, file)
+		what += "File " + file
+		value, err = secret.File(file)
 	}
-	return "", nil
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	return value, nil
 }

@@ -78,8 +78,8 @@ func (d Database) Validate() error {
 		return fmt.Errorf("%d of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them", given)
 	}
 	if d.DSNFunc != "" {
-		if _, ok := dsnFuncs.Load(d.DSNFunc); !ok {
-			return fmt.Errorf("the DSNFunc %q is not registered; add to an init function: sqldb.RegisterDSN(%q, …)", d.DSNFunc, d.DSNFunc)
+		if _, err := dsnFuncs.Get(d.DSNFunc); err != nil {
+			return fmt.Errorf("DSNFunc: %w", err)
 		}
 	}
 	if d.DSN != "" {

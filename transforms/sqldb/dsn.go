@@ -8,29 +8,21 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"reflect"
 	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/batchasync/beam-batchasync/transforms/internal/secret"
 )
 
-var dsnFuncs sync.Map
+var dsnFuncs = secret.Funcs[func(context.Context) (string, error)]{Verb: "sqldb.RegisterDSN"}
 
 // RegisterDSN makes a function known by a name, for Database.DSNFunc: it returns
 // the data source name on the worker, say from a secret store, and is called for
 // each connection that is opened. Call RegisterDSN in an init function. It panics
 // if the name is taken.
-func RegisterDSN(name string, f func(context.Context) (string, error)) {
-	if name == "" || f == nil {
-		panic("sqldb.RegisterDSN: give a name and a function")
-	}
-	if other, loaded := dsnFuncs.LoadOrStore(name, f); loaded && reflect.ValueOf(other).Pointer() != reflect.ValueOf(f).Pointer() {
-		panic(fmt.Sprintf("sqldb.RegisterDSN: two functions are named %q", name))
-	}
-}
+func RegisterDSN(name string, f func(context.Context) (string, error)) { dsnFuncs.Register(name, f) }
 
 // origin tells where the data source name comes from, since errors can't show it.
 func (d Database) origin() string {
@@ -40,31 +32,30 @@ func (d Database) origin() string {
 	case d.DSNFile != "":
 		return "the file " + d.DSNFile + " (DSNFile)"
 	case d.DSNFunc != "":
-		return fmt.Sprintf("what the function %q (DSNFunc) returned", d.DSNFunc)
+		return fmt.Sprintf("the function %q (DSNFunc)", d.DSNFunc)
 	}
 	return "the DSN"
 }
 
-func (d Database) dsn(ctx context.Context) (string, error) {
-	dsn := d.DSN
+func (d Database) dsn(ctx context.Context) (dsn string, err error) {
 	switch {
 	case d.DSNEnv != "":
-		dsn = os.Getenv(d.DSNEnv)
+		dsn, err = secret.Env(d.DSNEnv)
 	case d.DSNFile != "":
-		text, err := os.ReadFile(d.DSNFile)
-		if err != nil {
-			return "", fmt.Errorf("the data source name (DSNFile): %w", err)
-		}
-		dsn = strings.TrimSpace(string(text))
+		dsn, err = secret.File(d.DSNFile)
 	case d.DSNFunc != "":
-		f, _ := dsnFuncs.Load(d.DSNFunc)
-		var err error
-		if dsn, err = f.(func(context.Context) (string, error))(ctx); err != nil {
-			return "", fmt.Errorf("the data source name, from the function %q (DSNFunc): %w", d.DSNFunc, err)
+		var get func(context.Context) (string, error)
+		if get, err = dsnFuncs.Get(d.DSNFunc); err == nil {
+			dsn, err = get(ctx)
 		}
+		if err == nil && dsn == "" {
+			err = secret.ErrEmpty
+		}
+	default:
+		return d.DSN, nil
 	}
-	if dsn == "" {
-		return "", fmt.Errorf("%s is empty on this worker: it must be the data source name", d.origin())
+	if err != nil {
+		return "", fmt.Errorf("the data source name, from %s: %w", d.origin(), err)
 	}
 	return dsn, nil
 }

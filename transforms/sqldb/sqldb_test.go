@@ -68,11 +68,11 @@ func TestDSNWithAPasswordIsRefusedWithAdvice(t *testing.T) {
 
 func TestDatabaseSaysWhatIsWrongWithIt(t *testing.T) {
 	for want, d := range map[string]sqldb.Database{
-		`the Driver is "oracle": make it sqldb.SQLite, sqldb.PostgreSQL or sqldb.MySQL`:                   {Driver: "oracle", DSN: "x"},
-		"0 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                  {Driver: sqldb.SQLite},
-		"2 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                  {Driver: sqldb.SQLite, DSN: "x", DSNEnv: "X"},
-		"the MaxConns are -1: allowed are 0 (no limit) and more":                                          {Driver: sqldb.SQLite, DSN: "x", MaxConns: -1},
-		`the DSNFunc "nobody" is not registered; add to an init function: sqldb.RegisterDSN("nobody", …)`: {Driver: sqldb.SQLite, DSNFunc: "nobody"},
+		`the Driver is "oracle": make it sqldb.SQLite, sqldb.PostgreSQL or sqldb.MySQL`:                             {Driver: "oracle", DSN: "x"},
+		"0 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                            {Driver: sqldb.SQLite},
+		"2 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                            {Driver: sqldb.SQLite, DSN: "x", DSNEnv: "X"},
+		"the MaxConns are -1: allowed are 0 (no limit) and more":                                                    {Driver: sqldb.SQLite, DSN: "x", MaxConns: -1},
+		`DSNFunc: the function "nobody" is not registered; add to an init function: sqldb.RegisterDSN("nobody", …)`: {Driver: sqldb.SQLite, DSNFunc: "nobody"},
 	} {
 		require.EqualError(t, d.Validate(), want)
 	}
@@ -99,7 +99,7 @@ func TestDSNIsReadOnTheWorkerFromWhereItIs(t *testing.T) {
 		require.NoError(t, pool.Close())
 	}
 	for want, d := range map[string]sqldb.Database{
-		"the environment variable SQLDB_TEST_UNSET (DSNEnv) is empty on this worker": {Driver: sqldb.SQLite, DSNEnv: "SQLDB_TEST_UNSET"},
+		"the data source name, from the environment variable SQLDB_TEST_UNSET (DSNEnv): it is empty on this worker, or not set": {Driver: sqldb.SQLite, DSNEnv: "SQLDB_TEST_UNSET"},
 		"no such file or directory": {Driver: sqldb.SQLite, DSNFile: file + "-not"},
 		`the data source name, from the function "broken" (DSNFunc): the secret store is away`:                                                               {Driver: sqldb.SQLite, DSNFunc: "broken"},
 		"the environment variable SQLDB_TEST_DSN (DSNEnv) is no data source name of postgres: it should be like postgres://user:password@host:5432/database": {Driver: sqldb.PostgreSQL, DSNEnv: "SQLDB_TEST_DSN"},
