@@ -4,15 +4,12 @@
 package batchasync
 
 import (
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/typex"
-	"github.com/batchasync/beam-batchasync/internal/literal"
-	"github.com/google/uuid"
 )
 
 // ParDo asks caller for the elements of col, in batches, and returns the
@@ -116,60 +113,6 @@ func newFlatKV[K, In, Out any, C Caller[In, []Out]](transform string, caller C, 
 	register := fmt.Sprintf("RegisterFlatKV[%v](", reflect.TypeFor[K]())
 	fn.Config = newConfig[In, []Out](transform, fn, caller, register, opts)
 	return fn
-}
-
-// newConfig panics if anything is wrong that can be known before the pipeline
-// runs, as Beam's own transforms do at construction.
-func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller C, register string, opts []Option) config {
-	refuse := func(format string, args ...any) {
-		panic(transform + ": " + fmt.Sprintf(format, args...))
-	}
-	t := reflect.TypeFor[C]()
-	switch v := reflect.ValueOf(caller); {
-	case !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil():
-		refuse("the caller is nil; pass a %v that is made", t)
-	case t.Kind() == reflect.Interface:
-		refuse("the caller's type is the interface %v: pass it as its own type, for that is what is registered", t)
-	}
-	if _, ok := registered.Load(reflect.TypeOf(fn).Elem()); !ok {
-		refuse("the caller %v is not registered for this transform; add to an init function: batchasync.%s%s)", t, register, literal.Of(t))
-	}
-	cell := new(C)
-	*cell = caller
-	m := methodsOf[In, Out](cell)
-	if err := m.check(t); err != nil {
-		refuse("%v", err)
-	}
-	if m.validate != nil {
-		if err := m.validate(); err != nil {
-			refuse("%T: %v", caller, err)
-		}
-	}
-	encoded, err := json.Marshal(caller)
-	if err == nil {
-		err = json.Unmarshal(encoded, new(C))
-	}
-	if err != nil {
-		refuse("the caller %v can't travel to the workers as JSON and back (open what can't in Setup, and keep it in an unexported field): %v", t, err)
-	}
-	settings := newSettings(opts)
-	in := reflect.TypeFor[In]()
-	if err := settings.validate(abilities{
-		in:         in,
-		sized:      m.elementSize != nil || hasSize(in),
-		keyed:      m.key != nil || m.remember != nil,
-		out:        reflect.TypeFor[Out](),
-		weighed:    m.resultSize != nil || m.remember != nil || hasSize(reflect.TypeFor[Out]()),
-		idempotent: m.idempotent != nil && m.idempotent(),
-	}); err != nil {
-		refuse("%v", err)
-	}
-	if memory, wanted := settings.memory(); wanted && m.remember != nil {
-		if err := m.remember(memory); err != nil {
-			refuse("%v", err)
-		}
-	}
-	return config{Caller: string(encoded), ID: uuid.NewString(), Transform: transform, Settings: *settings}
 }
 
 func failing(opts []Option) []Option {

@@ -7,29 +7,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"runtime"
 	"time"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
-	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
 )
 
 // callerIdle is how long a caller stays set up when nobody uses it.
 const callerIdle = 10 * time.Minute
-
-// config is what travels of a transform.
-type config struct {
-	// Caller is the caller as JSON, and not the caller itself: Beam makes a
-	// schema of a DoFn's fields, and refuses many that JSON can take.
-	Caller    string
-	ID        string // made at construction: the limits of a process are found by it
-	Transform string // full name, for errors
-	Settings  settings
-}
 
 // An entry is an element in its batch.
 type entry[K, In any] struct {
@@ -436,17 +423,6 @@ func (b *bundle[K, In, Out]) abandon() {
 	b.sender, b.feed = nil, nil
 }
 
-// logBreaker says aloud why nothing moves, and when it does again.
-func (c *config) logBreaker(open bool) {
-	ctx, of := context.Background(), c.Settings.Breaker
-	if open {
-		log.Warnf(ctx, "batchasync: %s: the circuit breaker has opened, for %d of the last %d calls failed: batches wait until the service answers a probe, which is made each %v",
-			c.Transform, of.Failures, of.Of, of.Delay)
-		return
-	}
-	log.Infof(ctx, "batchasync: %s: the circuit breaker has closed: the service has answered a probe", c.Transform)
-}
-
 // tearDown is called in a DoFn's Teardown.
 func tearDown[K, In, Out any](at **bundle[K, In, Out]) error {
 	b := *at
@@ -458,46 +434,4 @@ func tearDown[K, In, Out any](at **bundle[K, In, Out]) error {
 		b.abandon()
 	}
 	return b.pool.Shared.Leave()
-}
-
-// sizeOf guards a caller's ElementSize, or measures a string or []byte.
-func sizeOf[In any](elementSize func(In) int) func(In) (int, error) {
-	if elementSize == nil {
-		return func(in In) (int, error) {
-			switch in := any(in).(type) {
-			case string:
-				return len(in), nil
-			case []byte:
-				return len(in), nil
-			}
-			return reflect.ValueOf(in).Len(), nil
-		}
-	}
-	return func(in In) (int, error) {
-		n, err := guard.Run("ElementSize", func() (int, error) { return elementSize(in), nil })
-		if err == nil && n < 0 {
-			err = fmt.Errorf("ElementSize returned %d: it must not be negative", n)
-		}
-		return n, err
-	}
-}
-
-// hasSize reports whether the size of a type is known without ElementSize.
-func hasSize(t reflect.Type) bool {
-	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
-}
-
-// loggedTeardown is teardown, with a log line for an error that comes when no
-// DoFn is there to return it.
-func (m *methods[In, Out]) loggedTeardown(transform string) func(context.Context) error {
-	if m.teardown == nil {
-		return nil
-	}
-	return func(ctx context.Context) error {
-		err := m.teardown(ctx)
-		if err != nil {
-			log.Warnf(ctx, "batchasync: %s: tear down the caller: %v", transform, err)
-		}
-		return err
-	}
 }

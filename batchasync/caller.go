@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
 )
 
 // A Caller answers a batch of inputs with one bulk call: a query, a request, a
@@ -228,6 +231,48 @@ func (m *methods[In, Out]) check(caller reflect.Type) error {
 		}
 	}
 	return nil
+}
+
+// sizeOf guards a caller's ElementSize, or measures a string or []byte.
+func sizeOf[In any](elementSize func(In) int) func(In) (int, error) {
+	if elementSize == nil {
+		return func(in In) (int, error) {
+			switch in := any(in).(type) {
+			case string:
+				return len(in), nil
+			case []byte:
+				return len(in), nil
+			}
+			return reflect.ValueOf(in).Len(), nil
+		}
+	}
+	return func(in In) (int, error) {
+		n, err := guard.Run("ElementSize", func() (int, error) { return elementSize(in), nil })
+		if err == nil && n < 0 {
+			err = fmt.Errorf("ElementSize returned %d: it must not be negative", n)
+		}
+		return n, err
+	}
+}
+
+// hasSize reports whether the size of a type is known without ElementSize.
+func hasSize(t reflect.Type) bool {
+	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
+}
+
+// loggedTeardown is teardown, with a log line for an error that comes when no
+// DoFn is there to return it.
+func (m *methods[In, Out]) loggedTeardown(transform string) func(context.Context) error {
+	if m.teardown == nil {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		err := m.teardown(ctx)
+		if err != nil {
+			log.Warnf(ctx, "batchasync: %s: tear down the caller: %v", transform, err)
+		}
+		return err
+	}
 }
 
 // A FuncCaller is a plain function as a Caller; see Func. The function's name

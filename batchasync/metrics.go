@@ -6,7 +6,6 @@ package batchasync
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"sync"
 	"time"
 
@@ -105,80 +104,6 @@ type tally struct {
 	// Keys that were answered by the cache, or that were asked for.
 	hits, misses int
 	users        []*metrics.Store // what the caller counted in each attempt
-}
-
-// A callContext is what an attempt's call gets: its Info, and a metrics store
-// of its own, so that the caller may count while the bundle's goroutine counts
-// in the bundle's. The store costs more than all the rest of a batch, and most
-// callers count nothing: it is made when Beam's metrics first ask for it.
-type callContext struct {
-	context.Context
-	info       Info
-	pTransform string
-	seat       seat
-
-	meter   sync.Once
-	metered context.Context
-}
-
-// callOf returns the callContext that ctx was made from, or nil.
-func callOf(ctx context.Context) *callContext {
-	c, _ := ctx.Value(callKey{}).(*callContext)
-	return c
-}
-
-type callKey struct{}
-
-func (c *callContext) Value(key any) any {
-	switch {
-	case key == callKey{}:
-		return c
-	case key == infoKey{}:
-		return c.info
-	case reflect.TypeOf(key) == metricsKey:
-		c.meter.Do(func() {
-			c.metered = metrics.SetPTransformID(metrics.SetBundleID(unmetered{c.Context}, c.info.Bundle), c.pTransform)
-		})
-		return c.metered.Value(key)
-	}
-	return c.Context.Value(key)
-}
-
-// counted returns the store, or nil if nothing has been counted. The call must
-// have returned.
-func (c *callContext) counted() *metrics.Store {
-	if c.metered == nil {
-		return nil
-	}
-	return metrics.GetStore(c.metered)
-}
-
-// unmetered hides the bundle's metrics store, which a new one would otherwise
-// find and use in its own place.
-type unmetered struct{ context.Context }
-
-func (u unmetered) Value(key any) any {
-	if reflect.TypeOf(key) == metricsKey {
-		return nil
-	}
-	return u.Context.Value(key)
-}
-
-// metricsKey is the type, which Beam does not export, of the keys by which its
-// metrics are found in a context.
-var metricsKey = func() (t reflect.Type) {
-	metrics.GetTransformID(keyProbe{Context: context.Background(), seen: func(key any) { t = reflect.TypeOf(key) }})
-	return t
-}()
-
-type keyProbe struct {
-	context.Context
-	seen func(key any)
-}
-
-func (p keyProbe) Value(key any) any {
-	p.seen(key)
-	return nil
 }
 
 // replay counts in ctx what the caller counted in store.

@@ -6,7 +6,6 @@ package batchasync
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,27 +17,6 @@ import (
 	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
 	"go.opentelemetry.io/otel/trace"
 )
-
-// Info is what a call may know of itself.
-type Info struct {
-	// BatchID is a UUID that is the same in every attempt to send the same
-	// elements: an idempotency key. When a batch is retried for those of its
-	// elements that failed, or halved by Bisect, what is sent is another
-	// request, and has another id.
-	BatchID   string
-	Attempt   int    // from 1; it goes on when a batch is retried in part
-	Bundle    string // Beam's id of the bundle
-	Transform string // the transform's full name in the pipeline
-}
-
-type infoKey struct{}
-
-// InfoFrom returns the Info of the call that ctx was given to, and the zero
-// Info for any other ctx.
-func InfoFrom(ctx context.Context) Info {
-	info, _ := ctx.Value(infoKey{}).(Info)
-	return info
-}
 
 // A sender sends a bundle's batches. It is what the batches under way hold on
 // to, and it does not hold the bundle: so the collector can tell when a runner
@@ -313,49 +291,6 @@ func (b *sending[K, In, Out]) End(end attempt.End) {
 	if store := callOf(end.Context).counted(); store != nil {
 		b.tally.users = append(b.tally.users, store)
 	}
-}
-
-// A seat is a call's place among those in flight. A call whose context has ended
-// keeps it until it has returned, or at most for the grace: otherwise another call
-// would be there before this one is gone.
-type seat struct {
-	mu    sync.Mutex
-	empty bool
-	free  func() // nil: the attempt is not over
-}
-
-const grace = 100 * time.Millisecond
-
-func (s *seat) isEmpty() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.empty
-}
-
-// returned says that the call has returned.
-func (s *seat) returned() {
-	s.mu.Lock()
-	s.empty = true
-	free := s.free
-	s.mu.Unlock()
-	if free != nil {
-		free()
-	}
-}
-
-// leave says that the attempt is over: free is called when the call has returned,
-// or after the grace.
-func (s *seat) leave(free func()) {
-	free = sync.OnceFunc(free)
-	s.mu.Lock()
-	empty := s.empty
-	s.free = free
-	s.mu.Unlock()
-	if empty {
-		free()
-		return
-	}
-	time.AfterFunc(grace, free)
 }
 
 // judge tells the limits how a call ended, and says what that means for the
