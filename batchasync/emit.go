@@ -15,7 +15,7 @@ import (
 // This file is the only one that knows how Beam emits. An emitter that a DoFn
 // gets is a function, which emits with the windows, the timestamp and the pane
 // that Beam has set last; in FinishBundle those are the global window and the
-// minimum timestamp, whatever the element (apache/beam issue 23963). But an
+// Unix epoch, whatever the element (apache/beam issue 23963). But an
 // emitter's maker can be registered for a named function type, and it is given
 // the node behind the output. So the functions below emit nothing: calling one
 // hands over its output, once a bundle, and the output emits where it is told.
