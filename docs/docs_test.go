@@ -1,0 +1,184 @@
+// Copyright 2026 The beam-batchasync authors
+// SPDX-License-Identifier: Apache-2.0
+
+package docs_test
+
+import (
+	"bufio"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// These tests keep the Markdown files of the repository true: their links lead
+// somewhere, their Go code is that of files which are compiled and run, their examples
+// exist, and the messages that they explain are those of the source.
+
+const root = ".."
+
+// files returns the repository's files with that ending, by their slash-separated path.
+func files(t *testing.T, ending string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ending) {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		found[filepath.ToSlash(path)] = string(text)
+		return err
+	}))
+	require.NotEmpty(t, found)
+	return found
+}
+
+// prose is a page without its code.
+func prose(page string) string {
+	page = regexp.MustCompile("(?ms)^```.*?^```$").ReplaceAllString(page, "")
+	return regexp.MustCompile("`[^`\n]*`").ReplaceAllString(page, "code")
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	noWord  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// anchors are those that GitHub gives the headings of a page.
+func anchors(page string) []string {
+	var found []string
+	page = regexp.MustCompile("(?ms)^```.*?^```$").ReplaceAllString(page, "")
+	for _, h := range heading.FindAllStringSubmatch(page, -1) {
+		text := link.ReplaceAllString(h[1], "]")
+		found = append(found, strings.ReplaceAll(noWord.ReplaceAllString(strings.ToLower(text), ""), " ", "-"))
+	}
+	return found
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	pages := files(t, ".md")
+	for name, page := range pages {
+		for _, l := range link.FindAllStringSubmatch(prose(page), -1) {
+			target, anchor, _ := strings.Cut(l[1], "#")
+			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+				continue
+			}
+			path := name
+			if target != "" {
+				path = filepath.ToSlash(filepath.Join(filepath.Dir(name), target))
+			}
+			_, err := os.Stat(path)
+			require.NoErrorf(t, err, "%s links to %s", name, l[1])
+			if anchor != "" && strings.HasSuffix(path, ".md") {
+				require.Containsf(t, anchors(pages[path]), anchor, "%s links to %s, but no heading there has that anchor", name, l[1])
+			}
+		}
+	}
+}
+
+func TestEachPageIsInTheIndex(t *testing.T) {
+	index, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	pages, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	for _, page := range pages {
+		if page != "README.md" {
+			require.Contains(t, string(index), "("+page+")")
+		}
+	}
+}
+
+// flat is a text with its lines trimmed, and without the empty ones.
+func flat(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+func TestGoCodeInThePagesIsThatOfGoFiles(t *testing.T) {
+	var sources []string
+	for _, source := range files(t, ".go") {
+		sources = append(sources, flat(source))
+	}
+	pages, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, block := range regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+			found := false
+			for _, source := range sources {
+				found = found || strings.Contains("\n"+source, "\n"+flat(block[1]))
+			}
+			require.Truef(t, found, "%s: this block is in no Go file of the repository, line by line:\n%s", page, block[1])
+		}
+	}
+}
+
+func TestExamplesThatThePagesNameExist(t *testing.T) {
+	declared := map[string]bool{}
+	for _, source := range files(t, "_test.go") {
+		for _, f := range regexp.MustCompile(`(?m)^func (Example\w*)\(\)`).FindAllStringSubmatch(source, -1) {
+			declared[f[1]] = true
+		}
+	}
+	for name, page := range files(t, ".md") {
+		for _, e := range regexp.MustCompile("`(Example\\w*)`").FindAllStringSubmatch(page, -1) {
+			require.Truef(t, declared[e[1]], "%s names %s, which is no example", name, e[1])
+		}
+	}
+}
+
+// A message in troubleshooting.md is the code that a line of a table begins with; … in
+// it stands for what differs from case to case.
+func TestMessagesInTroubleshootingAreThoseOfTheSource(t *testing.T) {
+	var lines []string
+	for name, source := range files(t, ".go") {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		scanner := bufio.NewScanner(strings.NewReader(source))
+		for scanner.Scan() {
+			lines = append(lines, strings.ReplaceAll(scanner.Text(), `\"`, `"`))
+		}
+		require.NoError(t, scanner.Err(), name)
+	}
+	page, err := os.ReadFile("troubleshooting.md")
+	require.NoError(t, err)
+	messages := regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(string(page), -1)
+	require.NotEmpty(t, messages)
+	for _, m := range messages {
+		require.True(t, anyLineHas(lines, strings.Split(m[1], "…")), fmt.Sprintf("no line of the source has the message %q", m[1]))
+	}
+}
+
+// anyLineHas reports whether a line has all of the parts, in their order.
+func anyLineHas(lines, parts []string) bool {
+next:
+	for _, line := range lines {
+		for _, part := range parts {
+			var found bool
+			if _, line, found = strings.Cut(line, part); !found {
+				continue next
+			}
+		}
+		return true
+	}
+	return false
+}
