@@ -86,8 +86,9 @@ type IdempotentCaller interface {
 }
 
 // A CachingCaller says which answers Cache may keep. It is asked for each result,
-// with a nil err, and for each element that failed for good, with its error and
-// no result. Without it, results are kept and failures are not.
+// with a nil err, and for each element whose error is permanent, with that error and
+// no result; what failed since its attempts were over is never kept. Without it,
+// results are kept and failures are not.
 type CachingCaller[Out any] interface {
 	Cacheable(result Out, err error) bool
 }
