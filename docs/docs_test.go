@@ -4,8 +4,6 @@
 package docs_test
 
 import (
-	"bufio"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -111,22 +110,26 @@ func flat(text string) string {
 	return b.String()
 }
 
-func TestGoCodeInThePagesIsThatOfGoFiles(t *testing.T) {
-	var sources []string
+// A block of Go is a piece of a Go file, line by line, and a block of output that of an
+// example.
+func TestCodeAndOutputInThePagesAreThoseOfGoFiles(t *testing.T) {
+	sources := map[string][]string{}
 	for _, source := range files(t, ".go") {
-		sources = append(sources, flat(source))
+		sources["go"] = append(sources["go"], flat(source))
+		comments := regexp.MustCompile(`(?m)^\s*//`).ReplaceAllString(source, "")
+		sources["output"] = append(sources["output"], flat(comments))
 	}
 	pages, err := filepath.Glob("*.md")
 	require.NoError(t, err)
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
-		for _, block := range regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+		for _, block := range regexp.MustCompile("(?ms)^```(go|output)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
 			found := false
-			for _, source := range sources {
-				found = found || strings.Contains("\n"+source, "\n"+flat(block[1]))
+			for _, source := range sources[block[1]] {
+				found = found || strings.Contains("\n"+source, "\n"+flat(block[2]))
 			}
-			require.Truef(t, found, "%s: this block is in no Go file of the repository, line by line:\n%s", page, block[1])
+			require.Truef(t, found, "%s: this block is in no Go file of the repository, line by line:\n%s", page, block[2])
 		}
 	}
 }
@@ -145,40 +148,72 @@ func TestExamplesThatThePagesNameExist(t *testing.T) {
 	}
 }
 
-// A message in troubleshooting.md is the code that a line of a table begins with; … in
-// it stands for what differs from case to case.
+// A message in troubleshooting.md is the code that a row of a table begins with; … in it
+// stands for what differs from case to case.
+func messages(t *testing.T) (parts [][]string) {
+	page, err := os.ReadFile("troubleshooting.md")
+	require.NoError(t, err)
+	text, _, found := strings.Cut(string(page), "\n## Symptoms")
+	require.True(t, found)
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(text, -1) {
+		if !strings.HasPrefix(m[1], "panic: deadlock") { // Go's
+			parts = append(parts, strings.Split(m[1], "…"))
+		}
+	}
+	require.NotEmpty(t, parts)
+	return parts
+}
+
 func TestMessagesInTroubleshootingAreThoseOfTheSource(t *testing.T) {
 	var lines []string
 	for name, source := range files(t, ".go") {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		scanner := bufio.NewScanner(strings.NewReader(source))
-		for scanner.Scan() {
-			lines = append(lines, strings.ReplaceAll(scanner.Text(), `\"`, `"`))
+		for line := range strings.Lines(source) {
+			lines = append(lines, strings.ReplaceAll(line, `\"`, `"`))
 		}
-		require.NoError(t, scanner.Err(), name)
 	}
-	page, err := os.ReadFile("troubleshooting.md")
-	require.NoError(t, err)
-	messages := regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(string(page), -1)
-	require.NotEmpty(t, messages)
-	for _, m := range messages {
-		require.True(t, anyLineHas(lines, strings.Split(m[1], "…")), fmt.Sprintf("no line of the source has the message %q", m[1]))
+	for _, m := range messages(t) {
+		found := false
+		for _, line := range lines {
+			found = found || has(line, m)
+		}
+		require.Truef(t, found, "no line of the source has the message %q", strings.Join(m, "…"))
 	}
 }
 
-// anyLineHas reports whether a line has all of the parts, in their order.
-func anyLineHas(lines, parts []string) bool {
-next:
-	for _, line := range lines {
-		for _, part := range parts {
-			var found bool
-			if _, line, found = strings.Cut(line, part); !found {
-				continue next
-			}
+// Each sentence that package batchasync says to its user is explained.
+func TestMessagesOfThePackageAreInTroubleshooting(t *testing.T) {
+	says := regexp.MustCompile(`(?:Errorf|New|Sprintf|refuse|Warnf|Infof|panic)\([^"\n]*"((?:[^"\\\n]|\\.){20,})"|advice :?= "([^"\n]+)"|s\.String\(\) \+ "([^"\n]+)"`)
+	signature := regexp.MustCompile(`^(Cacheable|Remember)\(`)
+	explained := messages(t)
+	for name, source := range files(t, ".go") {
+		if !strings.HasPrefix(name, "../batchasync/") || strings.HasSuffix(name, "_test.go") {
+			continue
 		}
-		return true
+		for _, m := range says.FindAllStringSubmatch(source, -1) {
+			text := m[1] + m[2] + m[3]
+			if !strings.Contains(text, " ") || signature.MatchString(text) {
+				continue
+			}
+			found := false
+			for _, e := range explained {
+				found = found || has(text, e)
+			}
+			assert.Truef(t, found, "troubleshooting.md does not explain %q of %s", text, name)
+		}
 	}
-	return false
+}
+
+// has reports whether a line has all of the parts, in their order.
+func has(line string, parts []string) bool {
+	for _, part := range parts {
+		_, rest, found := strings.Cut(line, part)
+		if !found {
+			return false
+		}
+		line = rest
+	}
+	return true
 }

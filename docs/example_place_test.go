@@ -87,3 +87,23 @@ func Example_finishBundle() {
 	// 6 in [*] at 0
 	// 24 in [*] at 0
 }
+
+func showNumber(n int) { fmt.Println(n) }
+
+func init() { beam.RegisterFunction(showNumber) }
+
+// A Reshuffle between a streaming source and the transform has the runner make larger
+// bundles.
+func Example_reshuffle() {
+	p, s := beam.NewPipelineWithRoot()
+	events := beam.Create(s, 3, 12) // say, of a source that streams
+	events = beam.Reshuffle(s, events)
+	answers := batchasync.ParDo(s, double{}, events, batchasync.Linger(200*time.Millisecond))
+	beam.ParDo0(s, showNumber, answers)
+	if _, err := beam.Run(context.Background(), "prism", p); err != nil {
+		fmt.Println(err)
+	}
+	// Unordered output:
+	// 6
+	// 24
+}
