@@ -4,9 +4,11 @@
 package batchasync_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,4 +110,68 @@ func ExampleCachingCaller() {
 func ExampleResultSizer() {
 	fmt.Println((&keyed{}).ResultSize("a long answer"))
 	// Output: 13
+}
+
+// phrases answers a phrase word by word, and keeps the words: Cache, which keeps whole
+// elements by their key, would not know that two phrases share one.
+type phrases struct {
+	upper
+
+	mu    sync.Mutex
+	words map[string]string
+}
+
+// Remember is told what Cache and its like ask for. This one keeps everything for ever,
+// which yours should not.
+func (p *phrases) Remember(batchasync.Memory) error {
+	p.words = map[string]string{}
+	return nil
+}
+
+// Recall answers a phrase of which all words are known.
+func (p *phrases) Recall(_ context.Context, phrase string) (answer string, known bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var answers []string
+	for word := range strings.FieldsSeq(phrase) {
+		answer, known := p.words[word]
+		if !known {
+			return "", false, nil
+		}
+		answers = append(answers, answer)
+	}
+	return strings.Join(answers, " "), true, nil
+}
+
+func (p *phrases) Call(ctx context.Context, batch []string) ([]string, error) {
+	answers, err := p.upper.Call(ctx, batch)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, phrase := range batch {
+		words := strings.Fields(answers[i])
+		for n, word := range strings.Fields(phrase) {
+			p.words[word] = words[n]
+		}
+	}
+	return answers, err
+}
+
+func init() { batchasync.Register(&phrases{}) }
+
+// A RememberingCaller keeps answers itself, where an element is made of several that are
+// asked for: transforms/enrich is one, for elements that are joined with two rows.
+func ExampleRememberingCaller() {
+	inBubble(func(t *testing.T) {
+		h := batchasynctest.NewHarness(t, batchasync.New(&phrases{}, batchasync.Cache(10_000, time.Hour)))
+		for _, phrase := range []string{"green tea", "black rice", "green rice"} {
+			out, _ := h.Bundle(batchasynctest.Values(phrase)...)
+			fmt.Println(results(out))
+		}
+	})
+	// Output:
+	// 0s: [green tea]
+	// [GREEN TEA]
+	// 0s: [black rice]
+	// [BLACK RICE]
+	// [GREEN RICE]
 }

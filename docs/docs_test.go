@@ -134,16 +134,51 @@ func TestCodeAndOutputInThePagesAreThoseOfGoFiles(t *testing.T) {
 	}
 }
 
-func TestExamplesThatThePagesNameExist(t *testing.T) {
+// examples are those in files of that folder.
+func examples(t *testing.T, folder string) map[string]bool {
 	declared := map[string]bool{}
-	for _, source := range files(t, "_test.go") {
+	for name, source := range files(t, "_test.go") {
+		if !strings.HasPrefix(name, folder) {
+			continue
+		}
 		for _, f := range regexp.MustCompile(`(?m)^func (Example\w*)\(\)`).FindAllStringSubmatch(source, -1) {
 			declared[f[1]] = true
 		}
 	}
+	return declared
+}
+
+func TestExamplesThatThePagesNameExist(t *testing.T) {
+	declared := examples(t, root)
 	for name, page := range files(t, ".md") {
 		for _, e := range regexp.MustCompile("`(Example\\w*)`").FindAllStringSubmatch(page, -1) {
 			require.Truef(t, declared[e[1]], "%s names %s, which is no example", name, e[1])
+		}
+	}
+}
+
+// What a user of the package calls, implements or returns has an example, but for what
+// another one shows.
+func TestWhatAUserNeedsHasAnExample(t *testing.T) {
+	shownBy := map[string]string{
+		"Caller": "Example", "Info": "ExampleInfoFrom", "Memory": "ExampleRememberingCaller", "Option": "ExampleBatchSize",
+		"FuncCaller": "ExampleFunc", "RegisterFunc": "ExampleFunc", "BatchAsyncDoFn": "ExampleNew",
+		"RegisterFlat": "ExampleFlatParDo", "RegisterKV": "ExampleParDoKV", "RegisterFlatKV": "ExampleFlatParDoKV",
+		"Emit": "", "EmitKV": "", // of no use to users
+	}
+	declared := examples(t, "../batchasync/")
+	for name, source := range files(t, ".go") {
+		if !regexp.MustCompile(`^\.\./batchasync/[^/]*\.go$`).MatchString(name) || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		for _, d := range regexp.MustCompile(`(?m)^(?:func|type) ([A-Z]\w*)`).FindAllStringSubmatch(source, -1) {
+			example, ok := shownBy[d[1]]
+			if !ok {
+				example = "Example" + d[1]
+			}
+			if example != "" {
+				assert.Truef(t, declared[example], "%s of %s has no %s", d[1], name, example)
+			}
 		}
 	}
 }
