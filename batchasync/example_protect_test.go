@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,10 +79,9 @@ func ExampleRetryBudget() {
 // of call_ms. It needs a caller that says that this does no harm, and room for one more
 // call: while the adaptive limit is 1, as at its start, there is none.
 func ExampleHedge() {
-	calls := 0
+	var calls atomic.Int64
 	stuck := &idempotent{upper{before: func(ctx context.Context, _ []string) error {
-		calls++
-		if calls == 1 {
+		if calls.Add(1) == 1 {
 			<-ctx.Done()
 		}
 		return ctx.Err()
