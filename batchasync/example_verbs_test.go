@@ -170,5 +170,5 @@ func ExampleRegister() {
 	type forgotten struct{ prices }
 	defer func() { fmt.Println(recover()) }()
 	batchasync.New(&forgotten{})
-	// Output: batchasync.New(*batchasync_test.forgotten): the caller *batchasync_test.forgotten is not registered; add to an init function: batchasync.Register(&batchasync_test.forgotten{})
+	// Output: batchasync.New(*batchasync_test.forgotten): the caller *batchasync_test.forgotten is not registered for this transform; add to an init function: batchasync.Register(&batchasync_test.forgotten{})
 }

@@ -9,11 +9,21 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/batchasync/beam-batchasync/batchasync"
+	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
 
 func Example() {
 	main()
 	// Output: row 7 of city
+}
+
+func TestLookupAnswersABatch(t *testing.T) {
+	h := batchasynctest.NewHarness(t, batchasync.New(&Lookup{Table: "city"})).Clone(t)
+	out, err := h.Bundle(batchasynctest.Values(7, 8)...)
+	require.NoError(t, err)
+	require.Len(t, out.Results(), 2)
 }
 
 func TestTheReadmeShowsThisProgram(t *testing.T) {
