@@ -154,6 +154,14 @@ func TestExamplesThatThePagesNameExist(t *testing.T) {
 	}
 }
 
+func TestEachExampleIsInTheIndexOfExamples(t *testing.T) {
+	page, err := os.ReadFile("examples.md")
+	require.NoError(t, err)
+	for example := range examples(t, root) {
+		assert.Contains(t, string(page), "`"+example+"`")
+	}
+}
+
 // What a user of the package calls, implements or returns has an example, but for what
 // another one shows.
 func TestWhatAUserNeedsHasAnExample(t *testing.T) {
