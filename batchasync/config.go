@@ -4,6 +4,7 @@
 package batchasync
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,6 +23,19 @@ type config struct {
 	ID        string // made at construction: the limits of a process are found by it
 	Transform string // full name, for errors
 	Settings  settings
+}
+
+// UnmarshalJSON refuses what it does not know. The program that makes the pipeline and
+// the one that works may be of two versions, and an option that the worker left out
+// would be missed by nobody.
+func (c *config) UnmarshalJSON(text []byte) error {
+	type plain config
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode((*plain)(c)); err != nil {
+		return fmt.Errorf("batchasync: the worker is of another version than the program that made the pipeline (build both from the same source): %w", err)
+	}
+	return nil
 }
 
 // newConfig panics if anything is wrong that can be known before the pipeline

@@ -266,9 +266,10 @@ func RetryBudget(share float64) Option {
 // Hedge makes a call a second time, with the same elements and the same batch
 // id, when it has not been answered after that time, more than 0 and less than
 // Timeout; the first answer counts, and the other is dropped. Set it near the
-// 95th percentile of call_ms: a hedge is made only while MaxInFlight, RateLimit
-// and RetryBudget have room for it. The caller must say that this does no harm,
-// by a method Idempotent() bool that returns true. Default: off.
+// 95th percentile of call_ms: a hedge is made only while the limit of calls at
+// once (an adaptive one begins with a single call), RateLimit and RetryBudget have
+// room for it. The caller must say that this does no harm, by a method
+// Idempotent() bool that returns true. Default: off.
 func Hedge(after time.Duration) Option {
 	return func(s *settings) { s.Hedge = after; s.given["Hedge"] = true }
 }

@@ -5,6 +5,7 @@ package batchasync_test
 
 import (
 	"context"
+	"encoding/json"
 	"math"
 	"strings"
 	"testing"
@@ -143,4 +144,14 @@ func panics(t *testing.T, f func()) (message string) {
 	}()
 	f()
 	return ""
+}
+
+func TestAWorkerOfAnotherVersionRefusesAnOptionThatItDoesNotKnow(t *testing.T) {
+	text, err := json.Marshal(batchasync.New(&script{}, batchasync.BatchSize(7)))
+	require.NoError(t, err)
+	known := new(batchasync.BatchAsyncDoFn[int, string, *script])
+	require.NoError(t, json.Unmarshal(text, known))
+	later := strings.Replace(string(text), `"BatchSize":7`, `"BatchSize":7,"BatchWeight":8`, 1)
+	require.NotEqual(t, string(text), later)
+	require.ErrorContains(t, json.Unmarshal([]byte(later), known), `build both from the same source): json: unknown field "BatchWeight"`)
 }
