@@ -72,7 +72,8 @@ var (
 
 // tracer is that of OpenTelemetry's global provider. If none is set, a span costs
 // next to nothing.
-var tracer = otel.Tracer("github.com/batchasync/beam-batchasync/batchasync")
+var tracer, ofClient = otel.Tracer("github.com/batchasync/beam-batchasync/batchasync"),
+	[]trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)}
 
 // describe tells a span of the call that it stands for.
 func describe(span trace.Span, info Info, size int, err error) {

@@ -15,7 +15,6 @@ import (
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/ring"
-	"go.opentelemetry.io/otel/trace"
 )
 
 // A sender sends a bundle's batches. It is what the batches under way hold on
@@ -250,7 +249,7 @@ func (b *sending[K, In, Out]) Begin(ctx context.Context, info attempt.Info) cont
 func (b *sending[K, In, Out]) Call(ctx context.Context, batch []In) ([]Out, error) {
 	defer b.pool.Shared.Done()
 	defer callOf(ctx).seat.returned()
-	ctx, span := tracer.Start(ctx, "batchasync.Call", trace.WithSpanKind(trace.SpanKindClient))
+	ctx, span := tracer.Start(ctx, "batchasync.Call", ofClient...)
 	defer span.End()
 	results, err := b.methods.call(ctx, batch)
 	err = withoutEmpty(err)

@@ -42,7 +42,7 @@ type Pool struct {
 	sizes *batchSize // nil: fixed
 	// Those who wait for a permit: batches that were under way already
 	// before batches that have yet to start, so that what is begun is ended.
-	resuming, starting []*waiter
+	resuming, starting waiters
 }
 
 // A Task needs a permit. It is run in a goroutine of its own once it has it,
@@ -55,6 +55,49 @@ type waiter struct {
 	permit  *Permit
 	task    Task
 	resumed chan struct{}
+
+	own  Permit // of a task
+	next *waiter
+}
+
+// waiters are a queue. It allocates nothing, unlike a slice that is appended to at
+// one end and cut at the other.
+type waiters struct{ first, last *waiter }
+
+func (q *waiters) push(w *waiter) {
+	if q.first == nil {
+		q.first = w
+	} else {
+		q.last.next = w
+	}
+	q.last = w
+}
+
+// pop returns the first waiter, or nil.
+func (q *waiters) pop() *waiter {
+	w := q.first
+	if w == nil {
+		return nil
+	}
+	q.first, w.next = w.next, nil
+	if q.first == nil {
+		q.last = nil // for the collector
+	}
+	return w
+}
+
+// remove takes w out, and reports whether it stood there.
+func (q *waiters) remove(w *waiter) (found bool) {
+	rest := *q
+	*q = waiters{}
+	for other := rest.pop(); other != nil; other = rest.pop() {
+		if other == w {
+			found = true
+		} else {
+			q.push(other)
+		}
+	}
+	return found
 }
 
 // A limiter decides when the next call may start. The pool's lock guards it.
@@ -162,22 +205,24 @@ type Permit struct {
 
 // Go runs t as soon as a permit is free. It does not block.
 func (p *Pool) Go(t Task) {
+	w := &waiter{task: t, own: Permit{pool: p}}
+	w.permit = &w.own
 	p.mu.Lock()
-	p.starting = append(p.starting, &waiter{permit: &Permit{pool: p}, task: t})
+	p.starting.push(w)
 	granted := p.grant()
 	p.mu.Unlock()
 	wake(granted)
 }
 
 // grant gives permits to those who wait, as many as may start now.
-func (p *Pool) grant() (granted []*waiter) {
-	for len(p.resuming)+len(p.starting) > 0 {
+func (p *Pool) grant() (granted waiters) {
+	for p.someWait() {
 		now := time.Now()
 		switch wait := p.limit.ready(now); {
 		case wait == 0:
 			w := p.next()
 			w.permit.held, w.permit.flight = true, p.limit.started(now)
-			granted = append(granted, w)
+			granted.push(w)
 			continue
 		case wait > 0 && !p.armed:
 			p.armed = true
@@ -201,8 +246,8 @@ func (p *Pool) expire() {
 	wake(granted)
 }
 
-func wake(granted []*waiter) {
-	for _, w := range granted {
+func wake(granted waiters) {
+	for w := granted.pop(); w != nil; w = granted.pop() {
 		if w.task != nil {
 			go w.task.Run(w.permit)
 		} else {
@@ -218,7 +263,7 @@ func (p *Pool) Try() *Permit {
 	permit := &Permit{pool: p}
 	p.mu.Lock()
 	now := time.Now()
-	if len(p.resuming)+len(p.starting) == 0 && p.limit.ready(now) == 0 {
+	if !p.someWait() && p.limit.ready(now) == 0 {
 		permit.held, permit.flight = true, p.limit.started(now)
 	}
 	p.mu.Unlock()
@@ -322,7 +367,7 @@ func (p *Permit) Resume(ctx context.Context) error {
 	w := &waiter{permit: p, resumed: make(chan struct{})}
 	pool := p.pool
 	pool.mu.Lock()
-	pool.resuming = append(pool.resuming, w)
+	pool.resuming.push(w)
 	granted := pool.grant()
 	pool.mu.Unlock()
 	wake(granted)
@@ -340,17 +385,11 @@ func (p *Permit) Resume(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// leave takes w out of the line, and reports whether it still stood there.
+// leave takes w out of the queue, and reports whether it still stood there.
 func (p *Pool) leave(w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, other := range p.resuming {
-		if other == w {
-			p.resuming = append(p.resuming[:i], p.resuming[i+1:]...)
-			return true
-		}
-	}
-	return false
+	return p.resuming.remove(w)
 }
 
 // Begin says that the call begins now: what went before was no fault of the
@@ -386,16 +425,13 @@ func (p *Permit) giveBack(size int, o Outcome) {
 	wake(granted)
 }
 
+func (p *Pool) someWait() bool { return p.resuming.first != nil || p.starting.first != nil }
+
 func (p *Pool) next() *waiter {
-	for _, line := range []*[]*waiter{&p.resuming, &p.starting} {
-		if len(*line) > 0 {
-			w := (*line)[0]
-			(*line)[0] = nil // for the collector
-			*line = (*line)[1:]
-			return w
-		}
+	if w := p.resuming.pop(); w != nil {
+		return w
 	}
-	return nil
+	return p.starting.pop()
 }
 
 // Limit returns the number of calls that an adaptive limit permits now; ok is
