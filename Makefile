@@ -25,7 +25,7 @@ export HEADER
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: services
 services: ## install the servers that tests start: PostgreSQL, MariaDB, Redis
@@ -75,14 +75,24 @@ headers: ## list the Go files without the licence header; fail if there are any
 .PHONY: staticcheck
 staticcheck: ## run staticcheck; staticcheck.conf says which checks and why
 	$(TOOL) staticcheck ./...
+	cd testing/bench && go tool -modfile=../../tools/go.mod staticcheck ./...
 
 .PHONY: errcheck
 errcheck: ## find errors that nobody looks at, in tests too
 	$(TOOL) errcheck ./...
+	cd testing/bench && go tool -modfile=../../tools/go.mod errcheck ./...
 
 .PHONY: bench
 bench: ## run the benchmarks, in a form for benchstat (BENCH=pattern, COUNT=8)
 	go test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./...
+
+.PHONY: compare
+compare: ## compare with what one would do without batchasync: table and charts, five minutes
+	cd testing/bench && go run . -svg ../../docs
+
+.PHONY: compare-smoke
+compare-smoke: ## the same in seconds, for its exact columns alone
+	cd testing/bench && go vet . && go run . -smoke
 
 .PHONY: flights
 flights: ## run the main example

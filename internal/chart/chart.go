@@ -100,11 +100,7 @@ func (c Chart) SVG() ([]byte, error) {
 	}
 
 	d := &drawing{}
-	d.add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f" role="img" aria-labelledby="title subtitle">`, width, height, width, height)
-	d.add("<style>\n%s</style>", style())
-	d.add(`<rect class="page" x="0.5" y="0.5" width="%.0f" height="%.0f" rx="6"/>`, width-1, height-1)
-	d.add(`<text id="title" class="title" x="20" y="32">%s</text>`, html.EscapeString(c.Title))
-	d.add(`<text id="subtitle" class="quiet" x="20" y="53">%s</text>`, html.EscapeString(c.Subtitle))
+	d.open(height, c.Title, c.Subtitle)
 
 	for _, tick := range y.ticks {
 		d.add(`<path class="grid" d="M%.1f %.1fH%.1f"/>`, left, y.at(tick), width-right)
@@ -243,6 +239,15 @@ type drawing struct{ strings.Builder }
 
 func (d *drawing) add(format string, args ...any) {
 	fmt.Fprintf(&d.Builder, format+"\n", args...)
+}
+
+// open begins the page.
+func (d *drawing) open(height float64, title, subtitle string) {
+	d.add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f" role="img" aria-labelledby="title subtitle">`, width, height, width, height)
+	d.add("<style>\n%s</style>", style())
+	d.add(`<rect class="page" x="0.5" y="0.5" width="%.0f" height="%.0f" rx="6"/>`, width-1, height-1)
+	d.add(`<text id="title" class="title" x="20" y="32">%s</text>`, html.EscapeString(title))
+	d.add(`<text id="subtitle" class="quiet" x="20" y="53">%s</text>`, html.EscapeString(subtitle))
 }
 
 // text writes lines of text, the first at that baseline.
