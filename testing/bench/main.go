@@ -14,6 +14,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,12 +44,13 @@ func main() {
 	flag.BoolVar(&o.scale, "scale", false, "measure what grows with the elements, the calls at once, the batches and the bundles")
 	flag.BoolVar(&o.sources, "sources", false, "measure the sources for SQL and Redis against their drivers")
 	flag.BoolVar(&o.smoke, "smoke", false, "few elements, and a check of the table's exact columns")
-	flag.Float64Var(&o.seconds, "seconds", 3, "about how long a contestant runs in a round")
-	flag.IntVar(&o.rounds, "rounds", 3, "rounds, of which the medians are shown")
+	flag.Float64Var(&o.seconds, "seconds", 0, "about how long a contestant runs in a round (default 3; with -sources 0.5)")
+	flag.IntVar(&o.rounds, "rounds", 0, "rounds, of which the medians are shown (default 3; with -sources 9)")
 	flag.StringVar(&o.json, "json", "", "folder for all figures (default: none)")
 	flag.StringVar(&o.svg, "svg", "", "folder for the charts (default: none)")
 	serving := flag.Bool("serve", false, "internal: be the service")
 	ordered := flag.String("run", "", "internal: run one contestant, as JSON says")
+	pointed := flag.String("point", "", "internal: measure one point, as JSON says")
 	flag.Parse()
 	log.LogLevel = "error"
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // Prism's
@@ -57,8 +59,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal ends the run, a second one the program.
 	context.AfterFunc(ctx, stop)
-	if o.smoke {
+	switch {
+	case o.smoke:
 		o.seconds, o.rounds = 0.02, 1
+	case o.sources:
+		o.seconds, o.rounds = cmp.Or(o.seconds, 0.5), cmp.Or(o.rounds, 9)
+	default:
+		o.seconds, o.rounds = cmp.Or(o.seconds, 3), cmp.Or(o.rounds, 3)
 	}
 	var err error
 	switch {
@@ -66,10 +73,16 @@ func main() {
 		err = serve()
 	case *ordered != "":
 		err = child(ctx, *ordered, obey)
+	case *pointed != "":
+		err = child(ctx, *pointed, func(ctx context.Context, p point) (measured, error) { return p.take(ctx) })
 	case flag.NArg() > 0:
 		err = fmt.Errorf("it takes flags alone, but there is %q; see -help", flag.Arg(0))
 	case !(o.seconds > 0 && o.seconds <= 60) || o.rounds < 1:
-		err = fmt.Errorf("-seconds %v -rounds %d: they must be from 0 to 60, and at least 1", o.seconds, o.rounds)
+		err = fmt.Errorf("-seconds %v -rounds %d: must be more than 0 and at most 60, and at least 1", o.seconds, o.rounds)
+	case o.scale:
+		err = scale(ctx, o)
+	case o.sources:
+		err = sources(ctx, o)
 	default:
 		err = compare(ctx, o)
 	}
