@@ -50,16 +50,17 @@ func (b Bars) SVG() ([]byte, error) {
 
 	d := &drawing{}
 	d.open(bottom+16, b.Title, b.Subtitle)
+	if b.Limit.Label != "" {
+		d.add(`<path class="limit" d="M%.1f %.1fV%.1f"/>`, x.at(b.Limit.Value), barsTop-4, bottom)
+		d.text(x.at(b.Limit.Value), barsTop-10, "quiet middle", b.Limit.Label+": "+number(b.Limit.Value))
+	}
+	// After the line, so that the values cover it where they meet.
 	for i, bar := range b.Bars {
 		y := barsTop + barPitch*float64(i)
 		d.text(barsLeft-10, y+13, "end", bar.Label)
 		d.add(`<rect class="c%d" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s: %s</title></rect>`,
 			bar.Colour, barsLeft, y, max(1, x.at(bar.Value)-barsLeft), barHeight, html.EscapeString(bar.Label), number(bar.Value))
 		d.text(x.at(bar.Value)+7, y+13, fmt.Sprintf("label c%d", bar.Colour), number(bar.Value))
-	}
-	if b.Limit.Label != "" {
-		d.add(`<path class="limit" d="M%.1f %.1fV%.1f"/>`, x.at(b.Limit.Value), barsTop-4, bottom)
-		d.text(x.at(b.Limit.Value), barsTop-10, "quiet middle", b.Limit.Label+": "+number(b.Limit.Value))
 	}
 	d.add("</svg>")
 	return []byte(d.String()), nil

@@ -151,6 +151,7 @@ func compare(ctx context.Context, o options) error {
 		return err
 	}
 	fmt.Print(table(all))
+	fmt.Println("\nThe slow ones get fewer elements; what is said an element, or a second, is of those.")
 	if err := o.write("compare", all, picture(all)); err != nil || !o.smoke {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -32,11 +33,10 @@ import (
 
 // options are what the user may choose.
 type options struct {
-	scale, sources bool
-	smoke          bool
-	seconds        float64
-	rounds         int
-	json, svg      string // folders; empty: none
+	scale, sources, smoke bool
+	seconds               float64
+	rounds                int
+	json, svg             string // folders; empty: none
 }
 
 func main() {
@@ -44,13 +44,14 @@ func main() {
 	flag.BoolVar(&o.scale, "scale", false, "measure what grows with the elements, the calls at once, the batches and the bundles")
 	flag.BoolVar(&o.sources, "sources", false, "measure the sources for SQL and Redis against their drivers")
 	flag.BoolVar(&o.smoke, "smoke", false, "few elements, and a check of the table's exact columns")
-	flag.Float64Var(&o.seconds, "seconds", 0, "about how long a contestant runs in a round (default 3; with -sources 0.5)")
-	flag.IntVar(&o.rounds, "rounds", 0, "rounds, of which the medians are shown (default 3; with -sources 9)")
+	flag.Float64Var(&o.seconds, "seconds", 0, "about how long a contestant runs in a round (default 3; with -sources 0.2)")
+	flag.IntVar(&o.rounds, "rounds", 0, "rounds, of which the medians are shown (default 3; with -sources 25)")
 	flag.StringVar(&o.json, "json", "", "folder for all figures (default: none)")
 	flag.StringVar(&o.svg, "svg", "", "folder for the charts (default: none)")
 	serving := flag.Bool("serve", false, "internal: be the service")
 	ordered := flag.String("run", "", "internal: run one contestant, as JSON says")
 	pointed := flag.String("point", "", "internal: measure one point, as JSON says")
+	profile := flag.String("cpuprofile", "", "internal: file for a CPU profile of -run or -point")
 	flag.Parse()
 	log.LogLevel = "error"
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // Prism's
@@ -63,12 +64,13 @@ func main() {
 	case o.smoke:
 		o.seconds, o.rounds = 0.02, 1
 	case o.sources:
-		o.seconds, o.rounds = cmp.Or(o.seconds, 0.5), cmp.Or(o.rounds, 9)
+		o.seconds, o.rounds = cmp.Or(o.seconds, 0.2), cmp.Or(o.rounds, 25)
 	default:
 		o.seconds, o.rounds = cmp.Or(o.seconds, 3), cmp.Or(o.rounds, 3)
 	}
-	var err error
+	err := startProfile(*profile)
 	switch {
+	case err != nil:
 	case *serving:
 		err = serve()
 	case *ordered != "":
@@ -86,10 +88,23 @@ func main() {
 	default:
 		err = compare(ctx, o)
 	}
+	pprof.StopCPUProfile()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// startProfile starts one, if there is a file for it.
+func startProfile(path string) error {
+	if path == "" {
+		return nil
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(file)
 }
 
 // child does what a parent wants of this process.

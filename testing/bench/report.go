@@ -6,6 +6,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,7 @@ func table(all []row) string {
 			share, batch, lost = "–", "–", "–"
 		}
 		lines = append(lines, []string{
-			r.Contestant, thousands(r.PerSecond), share, thousands(float64(r.Elements)), thousands(float64(r.Requests)), batch,
+			r.Contestant, thousands(rounded(r.PerSecond)), share, thousands(float64(r.Elements)), thousands(float64(r.Requests)), batch,
 			fmt.Sprint(r.MostCalls), fmt.Sprintf("%.0f", float64(r.PeakHeap)/1e6), fmt.Sprintf("%.2f", r.CPUMicros),
 			yes(r.Windows), yes(r.Timestamps), fmt.Sprintf("%s of %s", thousands(float64(r.Lost)), thousands(float64(r.LostOf))), lost,
 		})
@@ -74,6 +75,15 @@ func yes(v bool) string {
 	return "no"
 }
 
+// rounded is v with the three digits that a measurement is good for.
+func rounded(v float64) float64 {
+	if v == 0 {
+		return 0
+	}
+	unit := math.Pow(10, max(0, math.Floor(math.Log10(v))-2))
+	return math.Round(v/unit) * unit
+}
+
 // thousands is v with a comma behind each three digits.
 func thousands(v float64) string {
 	digits := fmt.Sprintf("%.0f", v)
@@ -87,14 +97,14 @@ func thousands(v float64) string {
 func picture(all []row) map[string]svg {
 	bars := chart.Bars{
 		Title:    "Elements a second, for the same job",
-		Subtitle: fmt.Sprintf("A call takes %v + %v a key; the service slows down beyond %d calls at once.", baseLatency, perElement, capacity),
-		Limit:    chart.Marker{Label: "the service's limit", Value: limit},
+		Subtitle: fmt.Sprintf("A call takes %d ms + %d µs a key; the service slows down beyond %d calls at once.", baseLatency.Milliseconds(), perElement.Microseconds(), capacity),
+		Limit:    chart.Marker{Label: "the service's limit", Value: rounded(limit)},
 	}
 	for _, r := range all {
 		if r.Contestant == none {
 			continue
 		}
-		bar := chart.Bar{Label: r.Contestant, Value: r.PerSecond}
+		bar := chart.Bar{Label: r.Contestant, Value: rounded(r.PerSecond)}
 		if !r.ofBatchasync() {
 			bar.Colour = 1
 		}

@@ -46,7 +46,7 @@ type measured struct {
 // The variants.
 const (
 	withBatchasync = "batchasync"
-	passThrough    = "a ParDo that passes through"
+	passThrough    = "pass-through"
 	across         = "AcrossBundles"
 )
 
@@ -99,7 +99,7 @@ func scale(ctx context.Context, o options) error {
 				heap = append(heap, chart.Point{X: float64(x), Y: float64(m.PeakHeap) / 1e3})
 				lines = append(lines, []string{
 					thousands(float64(x)), variant, thousands(float64(m.Elements)),
-					thousands(m.CPUNanos), thousands(m.Nanos), fmt.Sprintf("%.1f", float64(m.PeakHeap)/1e6),
+					thousands(rounded(m.CPUNanos)), thousands(rounded(m.Nanos)), fmt.Sprintf("%.1f", float64(m.PeakHeap)/1e6),
 				})
 			}
 			picture.Lines = append(picture.Lines, chart.Line{Label: "heap, kB:\n" + variant, Points: heap}, chart.Line{Label: "CPU, ns:\n" + variant, Points: cpu})

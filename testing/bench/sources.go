@@ -70,7 +70,7 @@ func sources(ctx context.Context, o options) error {
 					}
 					all = append(all, r)
 					lines = append(lines, []string{
-						r.Source, thousands(r.KeysPerSecond), thousands(r.ByHand), thousands(r.OneByOne),
+						r.Source, thousands(rounded(r.KeysPerSecond)), thousands(rounded(r.ByHand)), thousands(rounded(r.OneByOne)),
 						fmt.Sprintf("%.3f", r.OfByHand), fmt.Sprintf("%.3f to %.3f", r.LowRatio, r.TopRatio), fmt.Sprintf("%.1f", r.OfOneByOne),
 					})
 				}

@@ -24,7 +24,7 @@ func usageNow() usage {
 	return usage{time.Now(), time.Duration(r.Utime.Nano() + r.Stime.Nano())}
 }
 
-// watchHeap looks at the heap's size every millisecond, until stop is called, which
+// watchHeap looks at the heap's size every five milliseconds, until stop is called, which
 // returns how much it has grown at most.
 func watchHeap() (stop func() (bytes int64)) {
 	runtime.GC()
@@ -37,7 +37,7 @@ func watchHeap() (stop func() (bytes int64)) {
 	start := size()
 	done, most := make(chan struct{}), make(chan int64)
 	go func() {
-		tick := time.NewTicker(time.Millisecond)
+		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		peak := start
 		for {
