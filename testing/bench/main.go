@@ -44,8 +44,8 @@ func main() {
 	flag.BoolVar(&o.scale, "scale", false, "measure what grows with the elements, the calls at once, the batches and the bundles")
 	flag.BoolVar(&o.sources, "sources", false, "measure the sources for SQL and Redis against their drivers")
 	flag.BoolVar(&o.smoke, "smoke", false, "few elements, and a check of the table's exact columns")
-	flag.Float64Var(&o.seconds, "seconds", 0, "about how long a contestant runs in a round (default 3; with -sources 0.2)")
-	flag.IntVar(&o.rounds, "rounds", 0, "rounds, of which the medians are shown (default 3; with -sources 25)")
+	flag.Float64Var(&o.seconds, "seconds", 0, "about how long a contestant runs in a round (default 3; with -sources 0.1)")
+	flag.IntVar(&o.rounds, "rounds", 0, "rounds, of which the medians are shown (default 3; with -sources 51)")
 	flag.StringVar(&o.json, "json", "", "folder for all figures (default: none)")
 	flag.StringVar(&o.svg, "svg", "", "folder for the charts (default: none)")
 	serving := flag.Bool("serve", false, "internal: be the service")
@@ -64,7 +64,7 @@ func main() {
 	case o.smoke:
 		o.seconds, o.rounds = 0.02, 1
 	case o.sources:
-		o.seconds, o.rounds = cmp.Or(o.seconds, 0.2), cmp.Or(o.rounds, 25)
+		o.seconds, o.rounds = cmp.Or(o.seconds, 0.1), cmp.Or(o.rounds, 51)
 	default:
 		o.seconds, o.rounds = cmp.Or(o.seconds, 3), cmp.Or(o.rounds, 3)
 	}

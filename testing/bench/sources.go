@@ -53,12 +53,14 @@ type sourceRow struct {
 	OfByHand           float64 // source ÷ by hand, the median of the rounds' ratios
 	OfOneByOne         float64 // source ÷ one by one, so
 	LowRatio, TopRatio float64 // source ÷ by hand, the quartiles
+	CPU                float64 // ns a key in this process; of the source, the median
+	CPUByHand          float64 // so
 }
 
 // sources measures them on servers of their own, which it starts.
 func sources(ctx context.Context, o options) error {
 	var all []sourceRow
-	lines := [][]string{{"", "keys/s", "by hand", "one by one", "÷ by hand", "its quartiles", "÷ one by one"}}
+	lines := [][]string{{"", "keys/s", "by hand", "one by one", "÷ by hand", "its quartiles", "÷ one by one", "CPU, ns/key", "by hand"}}
 	err := play(func(t testing.TB) {
 		for _, begin := range []func(context.Context, testing.TB) []match{sqlite, postgres, mariadb, redisServer} {
 			if err := play(func(t testing.TB) {
@@ -72,6 +74,7 @@ func sources(ctx context.Context, o options) error {
 					lines = append(lines, []string{
 						r.Source, thousands(rounded(r.KeysPerSecond)), thousands(rounded(r.ByHand)), thousands(rounded(r.OneByOne)),
 						fmt.Sprintf("%.3f", r.OfByHand), fmt.Sprintf("%.3f to %.3f", r.LowRatio, r.TopRatio), fmt.Sprintf("%.1f", r.OfOneByOne),
+						thousands(rounded(r.CPU)), thousands(rounded(r.CPUByHand)),
 					})
 				}
 			}); err != nil {
@@ -84,20 +87,23 @@ func sources(ctx context.Context, o options) error {
 	return errors.Join(err, o.write("sources", all, nil))
 }
 
-// measure lets the three take turns, each first in a third of the rounds.
+// measure lets the three take turns, in another order each round: what was before
+// leaves caches and garbage behind.
 func (m match) measure(ctx context.Context, o options) (sourceRow, error) {
 	ways := []lookup{m.source, m.byHand, m.oneByOne}
-	rates := make([][]float64, len(ways))
+	rates, cpu := make([][]float64, len(ways)), make([][]float64, len(ways))
 	turn := time.Duration(o.seconds * float64(time.Second))
 	for round := range o.rounds + 1 {
-		for i := range ways {
-			way := (i + round) % len(ways)
-			rate, err := m.rate(ctx, ways[way], turn)
+		for _, way := range rand.Perm(len(ways)) {
+			before := usageNow()
+			keys, err := askFor(ctx, ways[way], turn)
 			if err != nil {
 				return sourceRow{}, err
 			}
+			after := usageNow()
 			if round > 0 { // the first is to warm up
-				rates[way] = append(rates[way], rate)
+				rates[way] = append(rates[way], float64(keys)/after.at.Sub(before.at).Seconds())
+				cpu[way] = append(cpu[way], float64(after.cpu-before.cpu)/float64(keys))
 			}
 		}
 	}
@@ -112,6 +118,7 @@ func (m match) measure(ctx context.Context, o options) (sourceRow, error) {
 		KeysPerSecond: quantile(rates[0], 0.5), ByHand: quantile(rates[1], 0.5), OneByOne: quantile(rates[2], 0.5),
 		OfByHand: quantile(ratios(1), 0.5), OfOneByOne: quantile(ratios(2), 0.5),
 		LowRatio: quantile(ratios(1), 0.25), TopRatio: quantile(ratios(1), 0.75),
+		CPU: quantile(cpu[0], 0.5), CPUByHand: quantile(cpu[1], 0.5),
 	}, nil
 }
 
@@ -120,8 +127,9 @@ func quantile(values []float64, q float64) float64 {
 	return sorted[int(q*float64(len(sorted)-1)+0.5)]
 }
 
-// rate is how many keys a second come back.
-func (m match) rate(ctx context.Context, look lookup, turn time.Duration) (float64, error) {
+// askFor asks for batches, several at once, for as long as a turn is, and returns how
+// many keys have come back.
+func askFor(ctx context.Context, look lookup, turn time.Duration) (int, error) {
 	start := time.Now()
 	var running sync.WaitGroup
 	counts, errs := make([]int, lookupers), make([]error, lookupers)
@@ -150,5 +158,5 @@ func (m match) rate(ctx context.Context, look lookup, turn time.Duration) (float
 	for _, n := range counts {
 		keys += n
 	}
-	return float64(keys) / time.Since(start).Seconds(), errors.Join(errs...)
+	return keys, errors.Join(errs...)
 }
