@@ -38,8 +38,8 @@
 //
 // PostgreSQL prepares the query once for each connection, whatever the number of
 // keys. For the others that number is rounded up to a power of two, by repeating the
-// last key, so that a handful of statements serve all batches; more than 4096 keys
-// take more queries than one.
+// last key, so that a handful of statements serve all batches; the size of full
+// batches gets a statement of its own. More than 4096 keys take more queries than one.
 //
 // # Rows
 //

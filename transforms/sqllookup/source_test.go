@@ -266,13 +266,13 @@ func TestStatementsAreFewWhateverTheSizes(t *testing.T) {
 		}
 		require.NoError(t, source.Teardown(t.Context()))
 	})
-	t.Run("MariaDB prepares one for each power of two", func(t *testing.T) {
+	t.Run("MariaDB prepares one for each power of two, and for what comes twice in a row", func(t *testing.T) {
 		s := mariadb(t)
 		s.Run("CREATE TABLE city (code INT PRIMARY KEY, name INT)")
 		source := &sqllookup.Source[int64, int64]{Database: s.Database, Query: "SELECT code, name FROM city WHERE code IN (?)"}
 		source.Database.MaxConns = 1
 		require.NoError(t, source.Setup(t.Context()))
-		for n := int64(1); n <= 100; n++ {
+		lookup := func(n int) {
 			keys := make([]int64, n)
 			for i := range keys {
 				keys[i] = int64(i)
@@ -280,10 +280,27 @@ func TestStatementsAreFewWhateverTheSizes(t *testing.T) {
 			_, err := source.Lookup(t.Context(), keys)
 			require.NoError(t, err)
 		}
-		var name string
-		var statements int
-		require.NoError(t, s.QueryRowContext(t.Context(), "SHOW GLOBAL STATUS LIKE 'Com_stmt_prepare'").Scan(&name, &statements))
-		require.Equal(t, 8, statements, "1, 2, 4 … 128")
+		prepared := func() (statements int) {
+			var name string
+			require.NoError(t, s.QueryRowContext(t.Context(), "SHOW GLOBAL STATUS LIKE 'Com_stmt_prepare'").Scan(&name, &statements))
+			return statements
+		}
+		for n := 1; n <= 100; n++ {
+			lookup(n)
+		}
+		require.Equal(t, 8, prepared(), "1, 2, 4 … 128")
+		for range 3 {
+			lookup(100)
+		}
+		require.Equal(t, 9, prepared(), "100, too")
+		lookup(99)
+		lookup(100)
+		require.Equal(t, 9, prepared())
+		for n := 101; n <= 120; n++ {
+			lookup(n)
+			lookup(n)
+		}
+		require.Equal(t, 9+7, prepared(), "8 of them in all")
 		require.NoError(t, source.Teardown(t.Context()))
 	})
 }

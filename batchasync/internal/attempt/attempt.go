@@ -8,6 +8,7 @@ package attempt
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -201,7 +202,17 @@ type failed struct {
 
 // fresh is a group that has not been sent as such.
 func (l *life[In, Out]) fresh(group []int, made int) work {
-	return work{group: group, info: Info{BatchID: uuid.NewString(), Size: l.size(group)}, made: made}
+	return work{group: group, info: Info{BatchID: newID(), Size: l.size(group)}, made: made}
+}
+
+// newID returns a random UUID. It is an idempotency key and no secret, so it needs no
+// entropy of the system's for each batch.
+func newID() string {
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64())
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // version 4, variant of RFC 9562
+	return id.String()
 }
 
 func (l *life[In, Out]) run(more bool) {

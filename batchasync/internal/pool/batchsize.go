@@ -21,8 +21,13 @@ type fit struct {
 
 type sample struct{ size, cost float64 }
 
-// refitEvery bounds what the 2,016 slopes cost: some 5 µs a sample.
-const refitEvery = 16
+const (
+	// refitEvery bounds what the 2,016 slopes cost: some 5 µs a sample.
+	refitEvery = 16
+	// The slope between two sizes that are nearly the same is noise: they are as
+	// many times apart, or they don't count.
+	apart = 1.5
+)
 
 func (f *fit) add(size int, cost float64) {
 	f.samples[f.added%len(f.samples)] = sample{float64(size), cost}
@@ -34,17 +39,16 @@ func (f *fit) add(size int, cost float64) {
 
 func (f *fit) refit() {
 	samples := f.samples[:min(f.added, len(f.samples))]
-	other := func(s sample) bool { return s.size != samples[0].size }
-	if !slices.ContainsFunc(samples, other) {
-		return // one size only: it tells nothing of the others
-	}
 	values := make([]float64, 0, len(samples)*(len(samples)-1)/2)
 	for i, a := range samples {
 		for _, b := range samples[:i] {
-			if a.size != b.size {
+			if max(a.size, b.size) >= apart*min(a.size, b.size) {
 				values = append(values, (a.cost-b.cost)/(a.size-b.size))
 			}
 		}
+	}
+	if len(values) == 0 {
+		return // one size only: it tells nothing of the others
 	}
 	f.element = max(0, median(values))
 	values = values[:0]
@@ -77,9 +81,12 @@ type batchSize struct {
 
 const (
 	overhead = 0.05 // of a call's duration, that its fixed cost may be
-	// One batch in exploreEvery has half of the size: a line through one
-	// size is none.
-	exploreEvery = 4
+	// One batch in so many has another size, for a line through one is none: at
+	// first, and when the line is made of as many samples as it can be. It is so
+	// much smaller, since the fixed cost is best seen where there is little else;
+	// near the minimum it is twice as large.
+	exploreFirst, exploreLater = 4, 12
+	exploreRatio               = 8
 )
 
 func newBatchSize(min, max int, target time.Duration) *batchSize {
@@ -109,9 +116,16 @@ func (b *batchSize) tooLarge(size int) {
 // next is the size of the batch that is to be filled next.
 func (b *batchSize) next() int {
 	b.asked++
-	size := b.best()
-	if b.asked%exploreEvery == 0 {
-		size /= 2
+	size, every := max(b.best(), b.min), exploreFirst
+	if b.cost.added >= len(b.cost.samples) {
+		every = exploreLater
+	}
+	if b.asked%every == 0 {
+		if small := max(size/exploreRatio, b.min); 2*small <= size {
+			size = small
+		} else {
+			size *= 2
+		}
 	}
 	return max(b.min, min(size, b.max))
 }

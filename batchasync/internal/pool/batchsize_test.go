@@ -21,7 +21,7 @@ func (l *line) send(b *batchSize, batches int, noise func() float64) int {
 	largest := 0
 	for i := range batches {
 		size := b.next()
-		if i >= batches-exploreEvery {
+		if i >= batches-exploreFirst {
 			largest = max(largest, size)
 		}
 		b.answered(size, time.Duration((l.fixed+l.element*float64(size))*noise()*1e6))
@@ -57,6 +57,33 @@ func TestBatchSizeFindsTheTarget(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBatchSize(5, 500, test.target)
 			require.InDelta(t, test.want, test.line.send(b, 200, test.noise), test.bear)
+		})
+	}
+}
+
+// Where little of a call's cost is fixed, noise must not pass for none of it being so:
+// then the least batches would do.
+func TestBatchSizeStaysNearTheTargetInNoise(t *testing.T) {
+	const seeds = 300
+	for name, outliers := range map[string]int{"jitter": 0, "one call in five takes twenty times as long": 5} {
+		t.Run(name, func(t *testing.T) {
+			small, sum := 0, 0
+			for seed := range uint64(seeds) {
+				random := rand.New(rand.NewPCG(seed, 1))
+				b := newBatchSize(5, 500, 110*ms) // so 100 elements
+				(&line{10, 1}).send(b, 400, func() float64 {
+					if outliers > 0 && random.IntN(outliers) == 0 {
+						return 20
+					}
+					return 0.7 + 0.3*random.ExpFloat64()
+				})
+				if b.best() < 50 {
+					small++
+				}
+				sum += b.best()
+			}
+			require.LessOrEqual(t, small, seeds/100)
+			require.InDelta(t, 100, sum/seeds, 12)
 		})
 	}
 }
@@ -116,7 +143,11 @@ func TestFitNeedsTwoSizes(t *testing.T) {
 	}
 	require.Zero(t, f.of(7))
 	for range refitEvery {
-		f.add(8, 3.1)
+		f.add(10, 3.3)
+	}
+	require.Zero(t, f.of(7), "they are too near to each other")
+	for range refitEvery {
+		f.add(14, 3.7)
 	}
 	require.InDelta(t, 4, f.of(17), 1e-9)
 }
