@@ -157,12 +157,18 @@ func connectMySQL(ctx context.Context, dsn, origin string) (driver.Conn, error) 
 	if err != nil {
 		return nil, unreadable(MySQL, origin)
 	}
-	_, params, _ := cutLast(dsn, '?')
-	if !strings.Contains(params, "tls=") {
+	if config.TLSConfig == "" {
 		config.TLSConfig = "preferred"
 	}
+	// Behind the last slash, as the driver sees it: a password may have any character.
+	_, params, _ := strings.Cut(dsn[strings.LastIndexByte(dsn, '/'):], "?")
 	if !strings.Contains(params, "parseTime=") {
 		config.ParseTime = true
+	}
+	if !strings.Contains(params, "maxAllowedPacket=") {
+		// The server's own. To it, what is larger is an error that costs the
+		// connection; here it is known for what it is.
+		config.MaxAllowedPacket = 0
 	}
 	if !strings.Contains(params, "sql_mode=") {
 		// What does not fit is an error, and not cut off, whatever the server's default.

@@ -107,11 +107,3 @@ func refusePassword(d Driver, dsn string) error {
 	}
 	return nil
 }
-
-// cutLast is strings.Cut at the last of the separators.
-func cutLast(s string, separator byte) (before, after string, found bool) {
-	if i := strings.LastIndexByte(s, separator); i >= 0 {
-		return s[:i], s[i+1:], true
-	}
-	return s, "", false
-}

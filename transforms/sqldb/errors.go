@@ -43,14 +43,17 @@ func Classify(err error) error {
 	switch {
 	case errors.As(err, &pg):
 		kind = postgresKind(pg)
-		if strings.HasPrefix(pg.Code, "22") { // data exceptions quote the value
-			told.text = doubleQuoted.ReplaceAllString(told.text, `"…"`)
+		switch {
+		case strings.HasPrefix(pg.Code, "22"): // data exceptions quote the value
+			told.text = quoted.ReplaceAllString(told.text, "$1…$2")
+		case copyRefused(pg):
+			told.hideClientSide()
 		}
 	case errors.As(err, &my):
 		kind = mysqlKind(my)
 		for _, pattern := range mysqlValues {
 			if pattern.MatchString(told.text) {
-				told.text = pattern.ReplaceAllString(told.text, `$1 '…'$2`)
+				told.text = pattern.ReplaceAllString(told.text, "$1…$2")
 				break
 			}
 		}
@@ -58,12 +61,8 @@ func Classify(err error) error {
 		kind = sqliteKind(lite.Code())
 	case errors.Is(err, mysql.ErrPktTooLarge):
 		kind = tooLarge
-	default:
-		for _, pattern := range clientSide {
-			if pattern.MatchString(told.text) {
-				told.text, kind = pattern.ReplaceAllString(told.text, "$1…$2"), permanent
-			}
-		}
+	case told.hideClientSide():
+		kind = permanent
 	}
 	switch kind {
 	case permanent:
@@ -83,6 +82,18 @@ type serverError struct {
 func (e *serverError) Error() string { return e.text }
 func (e *serverError) Unwrap() error { return e.err }
 
+// hideClientSide reports whether the error is one of clientSide, and then hides the
+// value in its text.
+func (e *serverError) hideClientSide() bool {
+	for _, pattern := range clientSide {
+		if pattern.MatchString(e.text) {
+			e.text = pattern.ReplaceAllString(e.text, "$1…$2")
+			return true
+		}
+	}
+	return false
+}
+
 type kind int
 
 const (
@@ -92,16 +103,17 @@ const (
 )
 
 var (
-	// Greedy: a value may have quotes in it.
-	doubleQuoted = regexp.MustCompile(`(?s)".*"`)
-	mysqlValues  = []*regexp.Regexp{
-		regexp.MustCompile(`(?s)(entry|value:?|argument) '.*'( for (?:key|column) .*)$`),
-		regexp.MustCompile(`(?s)(entry|value:?|argument) '.*'()`),
+	// Greedy: a value may have quotes in it. PostgreSQL quotes as its lc_messages do.
+	quoted      = regexp.MustCompile(`(?s)(["“”„«»]).*(["“”„«»])`)
+	mysqlValues = []*regexp.Regexp{
+		regexp.MustCompile(`(?s)((?:entry|value:?|argument) ').*(' for (?:key|column) .*)$`),
+		regexp.MustCompile(`(?s)((?:entry|value:?|argument) ').*(')`),
+		regexp.MustCompile(`(?s)(no partition for value ).*()`),
 	}
 
 	// What the drivers can't send, or database/sql can't convert: they print it.
 	clientSide = []*regexp.Regexp{
-		regexp.MustCompile(`(?s)(unable to encode ).*( into (?:binary|text) format)`),
+		regexp.MustCompile(`(?s)(unable to encode ).*( into (?:binary|text) format for .* \(OID \d+\)).*$`),
 		regexp.MustCompile(`(?s)(unable to encode )[^…].*()$`),
 		regexp.MustCompile(`(?s)(parsing ").*(": (?:invalid syntax|value out of range))`),
 		regexp.MustCompile(`(?s)(sql: converting argument ).*( type: .*)`),
@@ -110,6 +122,9 @@ var (
 
 // postgresKind goes by SQLSTATE; see "PostgreSQL Error Codes" in its manual.
 func postgresKind(err *pgconn.PgError) kind {
+	if copyRefused(err) {
+		return permanent
+	}
 	switch err.Code {
 	case "40002": // an integrity constraint, the one of its class that stays
 		return permanent
@@ -134,6 +149,12 @@ func postgresKind(err *pgconn.PgError) kind {
 		return transient
 	}
 	return permanent
+}
+
+// copyRefused tells whether it was pgx that ended a COPY, since it can't encode a value.
+// Its own error comes back from the server only, as a statement that was cancelled.
+func copyRefused(err *pgconn.PgError) bool {
+	return err.Code == "57014" && strings.HasPrefix(err.Message, "COPY from stdin failed: ")
 }
 
 // mysqlKind goes by the numbers of MySQL's and MariaDB's error references.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -132,6 +133,26 @@ func TestMySQLUsesTLSWhereTheServerOffersItAndHidesItsSecrets(t *testing.T) {
 		return cipher != ""
 	}
 	testTLS(t, server, sqldb.MySQL, plain, encrypted, plain+"?tls=skip-verify", plain+"?tls=true")
+}
+
+func TestMySQLDefaultsHoldWhateverThePasswordIs(t *testing.T) {
+	server := servertest.MariaDB(t)
+	admin, err := sql.Open("mysql", server.AdminDSN)
+	require.NoError(t, err)
+	const password = "?tls=false&parseTime=false&sql_mode=x"
+	_, err = admin.ExecContext(t.Context(), "ALTER USER "+server.User+" IDENTIFIED BY '"+password+"'")
+	require.NoError(t, err)
+	require.NoError(t, admin.Close())
+	rotatingDSN = strings.Replace(strings.TrimSuffix(server.DSN, "?tls=false"), server.Password, password, 1)
+	pool, err := sqldb.Database{Driver: sqldb.MySQL, DSNFunc: "rotating"}.Open(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pool.Close()) }()
+	var name, cipher, mode string
+	var at time.Time
+	require.NoError(t, pool.QueryRowContext(t.Context(), "SHOW SESSION STATUS LIKE 'Ssl_cipher'").Scan(&name, &cipher))
+	require.NotEmpty(t, cipher)
+	require.NoError(t, pool.QueryRowContext(t.Context(), "SELECT @@sql_mode, TIMESTAMP '2020-01-02 03:04:05'").Scan(&mode, &at))
+	require.Contains(t, mode, "STRICT_ALL_TABLES")
 }
 
 // testTLS is what a server's tests of TLS and of its password have in common.
