@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jmoiron/sqlx/reflectx"
 
@@ -116,32 +117,41 @@ func (l *layout[Row]) distinct(batch []Row) ([]Row, *batchasync.BatchError) {
 // appendKey appends the key's values, each after its length.
 func (l *layout[Row]) appendKey(to []byte, row reflect.Value) ([]byte, error) {
 	for _, column := range l.keys {
-		v := l.value(row, column)
-		if valuer, ok := v.Interface().(driver.Valuer); ok {
-			value, err := valuer.Value()
-			if err != nil {
+		field := l.value(row, column).Interface()
+		value, err := driver.DefaultParameterConverter.ConvertValue(field)
+		if err != nil {
+			if _, ok := field.(driver.Valuer); ok {
 				return nil, fmt.Errorf("sqlwrite: the key's column %q: %w", l.columns[column], err)
 			}
-			v = reflect.ValueOf(value)
+			value = field // of a type that only pgx knows
 		}
-		for v.Kind() == reflect.Pointer && !v.IsNil() {
-			v = v.Elem()
-		}
-		if !v.IsValid() || v.Kind() == reflect.Pointer {
+		if isNull(value) {
 			return nil, fmt.Errorf("sqlwrite: the key's column %q is NULL: the row could be written twice when its bundle is retried", l.columns[column])
 		}
 		var text string
-		switch v.Kind() {
-		case reflect.String:
-			text = v.String()
-		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-			text = strconv.FormatInt(v.Int(), 10)
+		switch v := value.(type) {
+		case string:
+			text = v
+		case int64:
+			text = strconv.FormatInt(v, 10)
+		case time.Time:
+			text = v.UTC().Format(time.RFC3339Nano) // the same one, whatever its zone
 		default:
-			text = fmt.Sprint(v.Interface())
+			text = fmt.Sprint(v)
 		}
 		to = strconv.AppendInt(to, int64(len(text)), 10)
 		to = append(to, ':')
 		to = append(to, text...)
 	}
 	return to, nil
+}
+
+func isNull(value any) bool {
+	switch v := reflect.ValueOf(value); v.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return v.IsNil()
+	}
+	return false
 }

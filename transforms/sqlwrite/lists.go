@@ -6,12 +6,14 @@ package sqlwrite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/transforms/sqldb"
@@ -30,6 +32,8 @@ type lists[Row any] struct {
 	pool  *sqldb.Pool
 	table string
 	most  int // rows a statement
+	// largest is the most bytes that MySQL takes in a value; 0: there is no such limit.
+	largest int
 
 	mu         sync.Mutex
 	statements map[int]*sql.Stmt // by the number of rows
@@ -43,6 +47,9 @@ func openLists[Row any](ctx context.Context, pool *sqldb.Pool, l *layout[Row], t
 	if pool.Driver == sqldb.MySQL {
 		if err := s.checkUnique(ctx); err != nil {
 			return nil, err
+		}
+		if err := pool.QueryRowContext(ctx, "SELECT @@max_allowed_packet").Scan(&s.largest); err != nil {
+			return nil, pool.Error(err)
 		}
 	}
 	return s, nil
@@ -109,15 +116,19 @@ func (s *lists[Row]) close() error { return s.pool.Close() }
 // write writes the rows in one statement, or, if they are more than one takes, in
 // one transaction.
 func (s *lists[Row]) write(ctx context.Context, rows []Row) error {
+	parameters, err := s.parameters(rows)
+	if err != nil {
+		return err
+	}
 	if len(rows) <= s.most {
-		return s.pool.Error(s.insert(ctx, rows))
+		return s.pool.Error(s.insert(ctx, len(rows), parameters))
 	}
 	tx, err := s.pool.BeginTx(ctx, nil)
 	if err != nil {
 		return s.pool.Error(err)
 	}
-	for chunk := range slices.Chunk(rows, s.most) {
-		if _, err := tx.ExecContext(ctx, s.statement(len(chunk)), s.parameters(chunk)...); err != nil {
+	for chunk := range slices.Chunk(parameters, s.most*len(s.columns)) {
+		if _, err := tx.ExecContext(ctx, s.statement(len(chunk)/len(s.columns)), chunk...); err != nil {
 			// Its error would tell no more than the first one.
 			_ = tx.Rollback()
 			return s.pool.Error(err)
@@ -126,15 +137,15 @@ func (s *lists[Row]) write(ctx context.Context, rows []Row) error {
 	return s.pool.Error(tx.Commit())
 }
 
-func (s *lists[Row]) insert(ctx context.Context, rows []Row) error {
-	prepared, err := s.prepared(ctx, len(rows))
+func (s *lists[Row]) insert(ctx context.Context, n int, parameters []any) error {
+	prepared, err := s.prepared(ctx, n)
 	if err != nil {
 		return err
 	}
 	if prepared == nil {
-		_, err = s.pool.ExecContext(ctx, s.statement(len(rows)), s.parameters(rows)...)
+		_, err = s.pool.ExecContext(ctx, s.statement(n), parameters...)
 	} else {
-		_, err = prepared.ExecContext(ctx, s.parameters(rows)...)
+		_, err = prepared.ExecContext(ctx, parameters...)
 	}
 	return err
 }
@@ -161,15 +172,35 @@ func (s *lists[Row]) prepared(ctx context.Context, n int) (*sql.Stmt, error) {
 	return statement, nil
 }
 
-func (s *lists[Row]) parameters(rows []Row) []any {
+func (s *lists[Row]) parameters(rows []Row) ([]any, error) {
 	parameters := make([]any, 0, len(rows)*len(s.columns))
 	for i := range rows {
 		row := reflect.ValueOf(&rows[i]).Elem()
-		for column := range s.columns {
-			parameters = append(parameters, s.value(row, column).Interface())
+		for column, name := range s.columns {
+			parameter := s.value(row, column).Interface()
+			size := 0
+			// What can't be converted is the driver's to refuse.
+			switch value, _ := driver.DefaultParameterConverter.ConvertValue(parameter); v := value.(type) {
+			case string:
+				size = len(v)
+			case []byte:
+				size = len(v)
+			case time.Time:
+				if s.pool.Driver == sqldb.SQLite {
+					// It keeps a time as text, and in another zone it would
+					// be another key.
+					parameter = v.UTC()
+				}
+			}
+			if s.largest > 0 && size > s.largest {
+				// MySQL would refuse the prepared statement from then on, with
+				// any value.
+				return nil, batchasync.Halve(fmt.Errorf("sqlwrite: the column %q has a value of %d bytes, more than the %d of the server's max_allowed_packet", name, size, s.largest))
+			}
+			parameters = append(parameters, parameter)
 		}
 	}
-	return parameters
+	return parameters, nil
 }
 
 func (s *lists[Row]) statement(n int) string {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
@@ -56,8 +57,13 @@ type column struct {
 }
 
 func describe(ctx context.Context, conn *pgx.Conn, table string) (map[string]column, error) {
-	rows, err := conn.Query(ctx, `SELECT a.attname, format_type(a.atttypid, -1), t.typarray, t.typcategory = 'A'
-		FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+	// Of a domain the type below it, for a cast to the domain would cut a value, too.
+	rows, err := conn.Query(ctx, `SELECT a.attname, format_type(t.oid, -1), t.typarray, t.typcategory = 'A'
+		FROM pg_attribute a, LATERAL (
+			WITH RECURSIVE below AS (
+				SELECT * FROM pg_type WHERE oid = a.atttypid
+				UNION ALL SELECT t.* FROM below, pg_type t WHERE below.typtype = 'd' AND t.oid = below.typbasetype
+			) SELECT * FROM below WHERE typtype <> 'd') t
 		WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped`, quoteTable(sqldb.PostgreSQL, table))
 	if err != nil {
 		return nil, err
@@ -107,13 +113,19 @@ func (s *postgres[Row]) build(table string, columns map[string]column) error {
 func (s *postgres[Row]) close() error { return s.pool.Close() }
 
 func (s *postgres[Row]) write(ctx context.Context, rows []Row) error {
-	return s.native(ctx, func(conn *pgx.Conn) error {
+	err := s.native(ctx, func(conn *pgx.Conn) error {
 		if s.copyEverything || s.copyFrom > 0 && len(rows) >= s.copyFrom {
 			return s.copy(ctx, conn, rows)
 		}
 		_, err := conn.Exec(ctx, s.insert, s.arrays(rows)...)
 		return err
 	})
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "21000" {
+		// Keys that are equal to the server alone: by a collation that doesn't tell
+		// upper from lower case, or in a column that rounds.
+		return batchasync.Halve(err)
+	}
+	return err
 }
 
 // native calls f with a connection of pgx's own kind.

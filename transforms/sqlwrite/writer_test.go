@@ -90,6 +90,9 @@ func TestWriterOnEachServer(t *testing.T) {
 		"Row of a key only":                                        rowOfAKeyOnly,
 		"A bad row fails alone with the servers message":           badRowFailsAlone,
 		"A row without a key fails alone":                          rowWithoutAKeyFailsAlone,
+		"A value out of range fails alone":                         valueOutOfRangeFailsAlone,
+		"A time is the same key in any zone":                       timeIsTheSameKeyInAnyZone,
+		"A key of an odd kind fails alone":                         keyOfAnOddKindFailsAlone,
 		"A bundle that is retried after the write changes nothing": retriedBundle,
 		"Names are quoted":                                         namesAreQuoted,
 		"What is wrong is not tried again":                         whatIsWrong,
@@ -138,7 +141,7 @@ func (s sqlTime) Scan(value any) (err error) {
 	case time.Time:
 		*s.Time = v
 	case []byte:
-		*s.Time, err = time.Parse(time.DateTime, string(v))
+		*s.Time, err = time.Parse("2006-01-02 15:04:05.999999", string(v))
 	default:
 		err = fmt.Errorf("%T", v)
 	}
