@@ -93,6 +93,11 @@ func (m *Model) read(a *httpcall.Answer, n int) ([]embedding, int, error) {
 		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			return nil, 0, batchasync.Permanent(err)
 		}
+		if bytes.Contains(a.Body, []byte("NaN")) || bytes.Contains(a.Body, []byte("Infinity")) {
+			// What Python writes for a vector that a model has failed to
+			// make of one of the texts.
+			return nil, 0, batchasync.Halve(err)
+		}
 		return nil, 0, err // no JSON: a proxy's page, or it has broken off
 	}
 	embeddings := make([]embedding, n)
@@ -110,9 +115,10 @@ func (m *Model) read(a *httpcall.Answer, n int) ([]embedding, int, error) {
 		}
 		found[index]++
 		e := item.Embedding
+		failure := a.Failure(item.Error)
 		switch {
-		case len(item.Error) > 0 && string(item.Error) != "null":
-			e.err = a.Failure(item.Error)
+		case failure != nil:
+			e.err = failure
 		case e.err != nil:
 			e.err = batchasync.Permanent(e.err)
 		case len(e.values) == 0:

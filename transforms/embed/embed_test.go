@@ -192,13 +192,14 @@ func TestACallKeepsTheLimits(t *testing.T) {
 		"by a counter":             {func(m *embed.Model) { m.MaxTokens, m.Counter = 60, "words" }, 10_000, 10},
 		"by the number":            {func(m *embed.Model) { m.MaxItems = 7 }, 100_000, 7},
 		"by the number, by option": {func(m *embed.Model) { m.MaxItems = 7 }, 100_000, 7},
+		"by bytes, by option":      {func(m *embed.Model) { m.MaxTokens = 1000 }, 1000, 256},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t)
 			m := s.model()
 			test.change(m)
 			opts := []batchasync.Option{batchasync.BatchSize(orElse(m.MaxItems, 256)), batchasync.BatchBytes(orElse(m.MaxTokens, 300_000))}
-			if name == "by the number, by option" {
+			if strings.HasSuffix(name, "by option") {
 				opts = []batchasync.Option{batchasync.BatchSize(500)}
 			}
 			in := texts(500)
@@ -283,6 +284,70 @@ func TestARefusalThatNamesAnotherParameterIsNotHalved(t *testing.T) {
 	require.Len(t, s.calls, 1)
 }
 
+func TestATextAtTheLimitsIsSent(t *testing.T) {
+	s := serve(t)
+	s.maxText = 1 << 20
+	m := s.model()
+	m.Counter, m.MaxTextTokens, m.MaxTokens = "words", 5000, 4000
+	// One that is more than a call may have is the server's to refuse.
+	in := batchasynctest.Values("a", strings.Repeat("w ", 5000), "b")
+	out, err := batchasynctest.NewHarness(t, batchasync.New(m)).Bundle(in...)
+	require.NoError(t, err)
+	batchasynctest.RequireExactlyOnce(t, in, out, vector)
+	require.Empty(t, out.Failures())
+	require.Equal(t, 5, (&embed.Model{}).ElementSize("日"), "a token a byte, one at the begin and one at the end")
+}
+
+func TestAVectorThatPythonWritesAsNaNFailsAlone(t *testing.T) {
+	for _, number := range []string{"NaN", "-Infinity"} {
+		s := serve(t)
+		s.before = func(n int, w http.ResponseWriter) bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !slices.Contains(s.calls[n-1], "odd") {
+				return false
+			}
+			_, _ = io.WriteString(w, `{"data": [{"index": 0, "embedding": [0.5, `+number+`]}]}`)
+			return true
+		}
+		in := texts(20)
+		in[7].Value = "odd"
+		out, err := batchasynctest.NewHarness(t, batchasync.New(s.model(), fast()...)).Bundle(in...)
+		require.NoError(t, err)
+		batchasynctest.RequireExactlyOnce(t, in, out, vector)
+		require.Len(t, out.Failures(), 1)
+		require.Equal(t, "odd", out.Failures()[0].Value.(batchasync.Failure[string]).Element)
+		require.Zero(t, out.Counter(batchasync.MetricsNamespace, "retries"))
+	}
+}
+
+func TestAnAnswerInNoJSONIsAskedForAgain(t *testing.T) {
+	s := serve(t)
+	s.before = func(n int, w http.ResponseWriter) bool {
+		if n > 2 {
+			return false
+		}
+		_, _ = io.WriteString(w, "<html>one moment, please</html>")
+		return true
+	}
+	out, err := batchasynctest.NewHarness(t, batchasync.New(s.model(), fast()...)).Bundle(texts(5)...)
+	require.NoError(t, err)
+	batchasynctest.RequireExactlyOnce(t, texts(5), out, vector)
+	require.Empty(t, out.Failures())
+	require.Len(t, s.calls, 3)
+}
+
+func TestNumbersMayHaveSpacesAroundThem(t *testing.T) {
+	s := serve(t)
+	s.before = func(_ int, w http.ResponseWriter) bool {
+		_, _ = io.WriteString(w, `{"data": [{"index": 0, "embedding": [ 0.5 , -1e-3,`+"\n"+`3 ]}]}`)
+		return true
+	}
+	out, err := batchasynctest.NewHarness(t, batchasync.New(s.model())).Bundle(batchasynctest.Values("a")...)
+	require.NoError(t, err)
+	require.Equal(t, embed.Vector{Text: "a", Embedding: []float32{0.5, -1e-3, 3}}, out.Results()[0].Value)
+}
+
 func TestEmptyTextsAreNotSent(t *testing.T) {
 	s := serve(t)
 	in := batchasynctest.Values("a", "", "b", "")
@@ -318,6 +383,10 @@ func TestWrongAnswersAreClearErrors(t *testing.T) {
 		"too large a number":    {[]any{item(0, []any{1, 1e300, 2}), item(1, good), item(2, good)}, map[string]string{"a": "dimension 1 of the embedding is no 32-bit float"}},
 		"texts for numbers":     {[]any{item(0, []any{1, "x", 2}), item(1, good), item(2, good)}, map[string]string{"a": "dimension 1 of the embedding is no 32-bit float"}},
 		"no base64":             {[]any{item(0, "AAA"), item(1, "*"), item(2, good)}, map[string]string{"a": "the embedding is not the base64 of 32-bit floats", "b": "the embedding is not the base64 of 32-bit floats"}},
+		"half a number":         {[]any{item(0, "AAAA"), item(1, good), item(2, "AAAAAAAAAAAAAA==")}, map[string]string{"a": "the embedding is not the base64 of 32-bit floats", "c": "the embedding is not the base64 of 32-bit floats"}},
+		"infinity":              {[]any{item(0, good), item(1, base64.StdEncoding.EncodeToString([]byte{0, 0, 0x80, 0x3f, 0, 0, 0x80, 0xff, 0, 0, 0, 0})), item(2, good)}, map[string]string{"b": "dimension 1 of the embedding is -Inf"}},
+		"errors that are none":  {[]any{map[string]any{"index": 0, "embedding": good, "error": nil}, map[string]any{"index": 1, "embedding": good, "error": ""}, map[string]any{"index": 2, "embedding": good, "error": false}}, nil},
+		"a vector of vectors":   {[]any{item(0, [][]float32{good}), item(1, good), item(2, good)}, map[string]string{"a": "dimension 0 of the embedding is no 32-bit float"}},
 		"an object":             {[]any{item(0, map[string]any{}), item(1, good), item(2, good)}, map[string]string{"a": "the embedding is neither an array nor a string"}},
 		"an error of one text":  {[]any{item(0, good), map[string]any{"index": 1, "error": map[string]any{"message": "flagged", "code": 400}}, item(2, good)}, map[string]string{"b": "the service refused the element: flagged"}},
 		"something else":        {"oops", map[string]string{"*": "the answer is not that of /v1/embeddings: json: cannot unmarshal string"}},
@@ -410,6 +479,26 @@ func TestQuotasAreObeyed(t *testing.T) {
 			require.Positive(t, out.Counter("beam-throttling-metrics", "throttling-msecs"))
 		})
 	}
+}
+
+func TestAQuotaIsMeasuredByTheTokensThatTheServerCounts(t *testing.T) {
+	s := serve(t)
+	s.change = func(answer map[string]any) { answer["usage"] = map[string]any{"prompt_tokens": 1} }
+	s.before = func(_ int, w http.ResponseWriter) bool {
+		w.Header().Set("x-ratelimit-remaining-tokens", "1")
+		w.Header().Set("x-ratelimit-reset-tokens", "1h")
+		return false
+	}
+	m := s.model()
+	require.NoError(t, m.Setup(t.Context()))
+	_, err := m.Call(t.Context(), []string{"a", "b"})
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now(), m.HoldUntil(), time.Minute)
+	s.change = nil
+	_, err = m.Call(t.Context(), []string{"a", "b"})
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now().Add(httpcall.MaxRetryAfter), m.HoldUntil(), time.Minute)
+	require.NoError(t, m.Teardown(t.Context()))
 }
 
 func TestAQuotaThatIsPaidUpIsNotTriedAgain(t *testing.T) {

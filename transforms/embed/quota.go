@@ -29,7 +29,7 @@ func short(h http.Header, what string, need int) time.Duration {
 	// A quota fills bit by bit, and is full after reset: wait for as much of
 	// that as the next call needs.
 	limit, err := strconv.Atoi(strings.TrimSpace(h.Get("X-Ratelimit-Limit-" + what)))
-	if err != nil || limit <= remaining || limit < need {
+	if err != nil || limit < need {
 		return reset
 	}
 	return time.Duration(float64(reset) * float64(need-remaining) / float64(limit-remaining))
@@ -41,7 +41,7 @@ func untilReset(s string) time.Duration {
 	s = strings.TrimSpace(s)
 	var d time.Duration
 	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
-		if seconds > 1e9 { // since 1970
+		if seconds > 1e8 { // more than three years: since 1970
 			seconds -= float64(time.Now().Unix())
 		}
 		if !(seconds > 0) {

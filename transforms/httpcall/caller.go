@@ -51,7 +51,7 @@ type Caller[In, Out any] struct {
 	IDField string
 
 	// ErrorField is the member of an answer's item that says that this
-	// element failed, if there is one and it is not null, false, "", [] or
+	// element failed, if there is one and it is not null, false, 0, "", [] or
 	// {}: the others keep their answers. Is it, or the item, an object with
 	// a number in the member "status" or "code", then that counts as HTTP's:
 	// 408, 425, 429 and 5xx are tried again, other 4xx are not. Without one

@@ -394,9 +394,13 @@ func fails(member gjson.Result) bool {
 
 // Failure is the error of one element, which the answer has as JSON: it is tried
 // again, but for one with a number in the member "status" or "code" that is a 4xx
-// and says otherwise; see Caller.ErrorField.
+// and says otherwise. It is nil if there is none; see Caller.ErrorField.
 func (a *Answer) Failure(failure []byte) error {
-	return a.failure(gjson.Result{}, gjson.ParseBytes(failure))
+	member := gjson.ParseBytes(failure)
+	if !fails(member) {
+		return nil
+	}
+	return a.failure(gjson.Result{}, member)
 }
 
 // failure is Failure for an error that is a member of item.
