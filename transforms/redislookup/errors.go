@@ -19,7 +19,7 @@ import (
 // that it has given up on. Whatever else Redis says is wrong would be wrong again.
 var transient = []string{
 	"LOADING ", "READONLY ", "MASTERDOWN ", "NOREPLICAS ", "CLUSTERDOWN ", "TRYAGAIN ", "MOVED ", "ASK ",
-	"OOM ", "BUSY ", "max number of clients reached",
+	"OOM ", "BUSY ", "max number of clients ", // reached, or + cluster connections reached
 }
 
 // notCluster are the beginnings of the errors that a node of a cluster has for who

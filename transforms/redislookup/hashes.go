@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -28,8 +29,13 @@ type Hashes[V any] struct {
 
 // Validate says what is wrong with the fields.
 func (s *Hashes[V]) Validate() error {
-	if t := reflect.TypeFor[V](); t.Kind() != reflect.Struct && t != reflect.TypeFor[map[string]string]() {
+	t := reflect.TypeFor[V]()
+	switch {
+	case t == reflect.TypeFor[map[string]string]():
+	case t.Kind() != reflect.Struct:
 		return fmt.Errorf("its values are of type %v: must be a struct or map[string]string", t)
+	case !slices.ContainsFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Tag.Get("redis") != "" }):
+		return fmt.Errorf("its values are of type %v, in which no field has a tag: name the hash's field that each is of, such as `redis:\"price\"`", t)
 	}
 	return s.Server.Validate()
 }

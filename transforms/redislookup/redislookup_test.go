@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -48,8 +49,9 @@ func init() {
 
 // A row is a value: JSON in a string, or the fields of a hash.
 type row struct {
-	N    int    `json:"n" redis:"n"`
-	Name string `json:"name" redis:"name"`
+	N    int        `json:"n" redis:"n"`
+	Name string     `json:"name" redis:"name"`
+	Day  *time.Time `json:"day"`
 }
 
 // watched is a source that tells a test of each of its calls. The test is found
@@ -259,10 +261,10 @@ func TestAValueIsDecodedByItsType(t *testing.T) {
 		require.Equal(t, map[string]raw{"number": raw("7")}, raws)
 		rows, err := lookup(t, &redislookup.Strings[row]{Server: s.Server, Prefix: prefix}, "row")
 		require.NoError(t, err)
-		require.Equal(t, map[string]row{"row": {7, "tea"}}, rows)
+		require.Equal(t, map[string]row{"row": {N: 7, Name: "tea"}}, rows)
 		pointers, err := lookup(t, &redislookup.Strings[*row]{Server: s.Server, Prefix: prefix}, "row")
 		require.NoError(t, err)
-		require.Equal(t, map[string]*row{"row": {7, "tea"}}, pointers)
+		require.Equal(t, map[string]*row{"row": {N: 7, Name: "tea"}}, pointers)
 		lists, err := lookup(t, &redislookup.Strings[[]int]{Server: s.Server, Prefix: prefix}, "list")
 		require.NoError(t, err)
 		require.Equal(t, map[string][]int{"list": {1, 2}}, lists)
@@ -280,9 +282,9 @@ func keyErrors(err error, keys []string) map[string]string {
 
 func TestAKeyWithTheWrongTypeOrValueFailsAlone(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
-		s.set(t, map[string]any{"row": `{"n":7}`, "bad": `{"n":"secret"}`, "cut": `{"n":`, "set": nil, "hash": map[string]string{"n": "8"},
+		s.set(t, map[string]any{"row": `{"n":7}`, "bad": `{"n":"secret"}`, "cut": `{"n":`, "huge": `{"n":41111111111111111111}`, "day": `{"day":"secret"}`, "set": nil, "hash": map[string]string{"n": "8"},
 			"misfit": map[string]string{"name": "x", "n": "secret"}})
-		all := []string{"row", "set", "none", "bad", "hash", "cut", "misfit"}
+		all := []string{"row", "set", "none", "bad", "hash", "cut", "huge", "day", "misfit"}
 		rows, err := lookup(t, &redislookup.Strings[row]{Server: s.Server, Prefix: prefix}, all...)
 		require.Equal(t, map[string]row{"row": {N: 7}}, rows)
 		require.Equal(t, map[string]string{
@@ -291,13 +293,15 @@ func TestAKeyWithTheWrongTypeOrValueFailsAlone(t *testing.T) {
 			"misfit": "WRONGTYPE: it holds a hash, in place of a string",
 			"bad":    "the value is not the JSON of a redislookup_test.row: json: cannot unmarshal string into Go struct field row.n of type int",
 			"cut":    "the value is not the JSON of a redislookup_test.row: unexpected end of JSON input",
+			"huge":   "the value is not the JSON of a redislookup_test.row: json: cannot unmarshal number into Go struct field row.n of type int",
+			"day":    "the value is not the JSON of a redislookup_test.row: *time.ParseError",
 		}, keyErrors(err, all))
 
 		const wrong = "WRONGTYPE Operation against a key holding the wrong kind of value"
 		rows, err = lookup(t, &redislookup.Hashes[row]{Server: s.Server, Prefix: prefix}, all...)
 		require.Equal(t, map[string]row{"hash": {N: 8}}, rows)
 		require.Equal(t, map[string]string{
-			"row": wrong, "set": wrong, "bad": wrong, "cut": wrong, "misfit": `the field "n" of the hash does not fit redislookup_test.row`,
+			"row": wrong, "set": wrong, "bad": wrong, "cut": wrong, "huge": wrong, "day": wrong, "misfit": `the field "n" of the hash does not fit redislookup_test.row`,
 		}, keyErrors(err, all))
 
 		// Each is permanent, also where nothing else was answered.
@@ -328,10 +332,10 @@ func TestHashesAreLookedUpAsAWholeOrByFields(t *testing.T) {
 		all := []string{"tea", "rice", "other", "missing"}
 		rows, err := lookup(t, &redislookup.Hashes[row]{Server: s.Server, Prefix: prefix}, all...)
 		require.NoError(t, err)
-		require.Equal(t, map[string]row{"tea": {7, "tea"}, "rice": {0, "rice"}, "other": {}}, rows)
+		require.Equal(t, map[string]row{"tea": {N: 7, Name: "tea"}, "rice": {Name: "rice"}, "other": {}}, rows)
 		rows, err = lookup(t, &redislookup.Hashes[row]{Server: s.Server, Prefix: prefix, Fields: []string{"n", "name"}}, all...)
 		require.NoError(t, err)
-		require.Equal(t, map[string]row{"tea": {7, "tea"}, "rice": {0, "rice"}}, rows)
+		require.Equal(t, map[string]row{"tea": {N: 7, Name: "tea"}, "rice": {Name: "rice"}}, rows)
 		maps, err := lookup(t, &redislookup.Hashes[map[string]string]{Server: s.Server, Prefix: prefix}, all...)
 		require.NoError(t, err)
 		require.Equal(t, map[string]map[string]string{"tea": {"n": "7", "name": "tea", "more": "x"}, "rice": {"name": "rice"}, "other": {"more": "y"}}, maps)
@@ -364,6 +368,7 @@ func TestWhatIsTransientIsAskedForAgain(t *testing.T) {
 		"OOM command not allowed when used memory > 'maxmemory'.":           3,
 		"BUSY Redis is busy running a script.":                              3,
 		"ERR max number of clients reached":                                 3,
+		"ERR max number of clients + cluster connections reached":           3,
 		"NOAUTH Authentication required.":                                   1,
 		"WRONGPASS invalid username-password pair or user is disabled.":     1,
 		"NOPERM this user has no permissions to run the 'mget' command":     1,

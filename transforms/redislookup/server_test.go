@@ -78,7 +78,9 @@ func TestAMistakeInTheFieldsIsRefusedAtConstruction(t *testing.T) {
 		require.NoError(t, server.Validate())
 	}
 	require.EqualError(t, (&redislookup.Hashes[int]{Server: redislookup.Server{Address: "a:1"}}).Validate(), "its values are of type int: must be a struct or map[string]string")
+	require.ErrorContains(t, (&redislookup.Hashes[struct{ Price int }]{}).Validate(), "in which no field has a tag: name the hash's field that each is of, such as `redis:\"price\"`")
 	require.ErrorContains(t, (&redislookup.Hashes[row]{}).Validate(), "Address is empty")
+	require.ErrorContains(t, (&redislookup.Hashes[map[string]string]{}).Validate(), "Address is empty")
 }
 
 func TestCredentialsAreReadOnTheWorker(t *testing.T) {

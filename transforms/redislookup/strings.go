@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -145,8 +146,22 @@ func decode[V any](text string) (value V, err error) {
 		v.SetBytes([]byte(text))
 	default:
 		if err := json.Unmarshal([]byte(text), &value); err != nil {
-			return value, fmt.Errorf("the value is not the JSON of a %T: %w", value, err)
+			return value, fmt.Errorf("the value is not the JSON of a %T: %s", value, shown(err))
 		}
 	}
 	return value, nil
+}
+
+// shown is what is wrong with a value, without what is in it.
+func shown(err error) string {
+	switch e := err.(type) {
+	case *json.SyntaxError:
+		return e.Error()
+	case *json.UnmarshalTypeError:
+		kind, _, _ := strings.Cut(e.Value, " ") // behind which a number itself stands
+		without := *e
+		without.Value = kind
+		return without.Error()
+	}
+	return fmt.Sprintf("%T", err) // of an UnmarshalJSON or UnmarshalText, which may quote it
 }
