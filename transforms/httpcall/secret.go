@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/batchasync/beam-batchasync/transforms/internal/secret"
@@ -35,9 +34,6 @@ func RegisterSecret(name string, get func(ctx context.Context) (string, error)) 
 
 func (s Secret) isZero() bool { return s == Secret{} }
 
-// variable is what a shell takes as a variable's name: most tokens are none.
-var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
 // validate names no value in its error, for that may be the secret itself.
 func (s Secret) validate() error {
 	set := 0
@@ -49,8 +45,8 @@ func (s Secret) validate() error {
 	if set != 1 {
 		return fmt.Errorf("%d of Env, File and Func are set: set one", set)
 	}
-	if s.Env != "" && !variable.MatchString(s.Env) {
-		return errors.New("the value of Env is not the name of an environment variable (it is not shown here, for it may be the secret itself): give the variable's name, and set the variable on the workers")
+	if err := secret.CheckEnv("Env", s.Env); err != nil {
+		return err
 	}
 	if strings.ContainsAny(s.File, "\r\n") {
 		return errors.New("the value of File is not the name of a file (it is not shown here, for it may be the secret itself)")

@@ -11,8 +11,8 @@ import (
 )
 
 // Credentials name a user and a password: they are read on the worker, for each
-// connection that is made. Redis needs no user if only its default user's password
-// is set.
+// connection that is made; those of sentinels once, by Setup. Redis needs no user if
+// only its default user's password is set.
 type Credentials struct {
 	UsernameEnv  string `json:",omitempty"` // the environment variable of the workers that it is in
 	UsernameFile string `json:",omitempty"` // or the file; white space around it is ignored
@@ -42,6 +42,11 @@ func (c Credentials) validate(field string) error {
 		return fmt.Errorf("%s has PasswordEnv and PasswordFile: set one of them", field)
 	case c != named && c.PasswordEnv == "" && c.PasswordFile == "":
 		return fmt.Errorf("%s has a user, but no password: set PasswordEnv or PasswordFile", field)
+	}
+	for _, env := range []struct{ field, name string }{{"UsernameEnv", c.UsernameEnv}, {"PasswordEnv", c.PasswordEnv}} {
+		if err := secret.CheckEnv(field+"."+env.field, env.name); err != nil {
+			return err
+		}
 	}
 	if c.Func != "" {
 		if _, err := credentialsFuncs.Get(c.Func); err != nil {

@@ -50,6 +50,11 @@
 // A user and a password are therefore named by [Credentials], and read on the
 // worker. An Address with a password in it is refused.
 //
+// Redis can't offer TLS at the port of plain connections, so that it is on if
+// [Server] says so, and a password goes as plain as the connection is. The user needs
+// the right to MGET, EXISTS and TYPE (with [Strings]; GET in a cluster) or to HGETALL
+// or HMGET, all of which are in +@read, and to +@connection.
+//
 // # Errors
 //
 // A key that isn't there is no error. One that holds something of another type, or

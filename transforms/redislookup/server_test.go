@@ -58,6 +58,8 @@ func TestAMistakeInTheFieldsIsRefusedAtConstruction(t *testing.T) {
 		"Credentials has UsernameEnv and UsernameFile":                                {Address: "a:1", Credentials: redislookup.Credentials{UsernameEnv: "U", UsernameFile: "f", PasswordEnv: "P"}},
 		"Credentials has PasswordEnv and PasswordFile":                                {Address: "a:1", Credentials: redislookup.Credentials{PasswordEnv: "P", PasswordFile: "f"}},
 		"SentinelCredentials has a user, but no password":                             {Address: "a:1", Master: "main", SentinelCredentials: redislookup.Credentials{UsernameEnv: "U"}},
+		"the value of Credentials.PasswordEnv is not the name of an environment var":  {Address: "a:1", Credentials: redislookup.Credentials{PasswordEnv: secret + "!"}},
+		"the value of SentinelCredentials.UsernameEnv is not the name":                {Address: "a:1", Master: "main", SentinelCredentials: redislookup.Credentials{UsernameEnv: secret + "!", PasswordEnv: "P"}},
 		`Credentials.Func: the function "none" is not registered; add to an init fun`: {Address: "a:1", Credentials: redislookup.Credentials{Func: "none"}},
 	} {
 		t.Run(want, func(t *testing.T) {

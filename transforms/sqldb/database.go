@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	_ "modernc.org/sqlite" // registers itself as "sqlite"
+
+	"github.com/batchasync/beam-batchasync/transforms/internal/secret"
 )
 
 // A Driver names the kind of a database.
@@ -76,6 +78,9 @@ func (d Database) Validate() error {
 	}
 	if given != 1 {
 		return fmt.Errorf("%d of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them", given)
+	}
+	if err := secret.CheckEnv("DSNEnv", d.DSNEnv); err != nil {
+		return err
 	}
 	if d.DSNFunc != "" {
 		if _, err := dsnFuncs.Get(d.DSNFunc); err != nil {

@@ -45,6 +45,7 @@ func TestDSNWithAPasswordIsRefusedWithAdvice(t *testing.T) {
 		{Driver: sqldb.MySQL, DSN: "joe:hunter2@/"},
 		{Driver: sqldb.MySQL, DSN: "joe:hunter2@db:3306"}, // can't be parsed
 		{Driver: sqldb.SQLite, DSN: "file:air.db?_auth_password=hunter2"},
+		{Driver: sqldb.PostgreSQL, DSNEnv: "postgres://joe:hunter2@db/air"}, // in the wrong field
 	} {
 		err := d.Validate()
 		require.Error(t, err, d.DSN)

@@ -11,12 +11,25 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 )
 
 // ErrEmpty says that there is nothing where the secret should be.
 var ErrEmpty = errors.New("it is empty on this worker, or not set")
+
+// variable is what a shell takes as a variable's name: most secrets are none.
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// CheckEnv returns an error if what a field has, if it has something, can't be a
+// variable's name: then it may be the secret itself, so the error doesn't show it.
+func CheckEnv(field, name string) error {
+	if name == "" || variable.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("the value of %s is not the name of an environment variable (it is not shown here, for it may be the secret itself): give the variable's name, and set the variable on the workers", field)
+}
 
 // Env returns what an environment variable holds, without the white space around it.
 func Env(variable string) (string, error) { return filled(os.Getenv(variable)) }

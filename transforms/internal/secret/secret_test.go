@@ -35,6 +35,17 @@ func TestWhatIsNamedIsReadWithoutTheWhiteSpaceAroundIt(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+func TestAVariablesNameIsNoSecret(t *testing.T) {
+	for _, name := range []string{"", "TOKEN", "_db2_dsn"} {
+		require.NoError(t, secret.CheckEnv("Env", name))
+	}
+	for _, name := range []string{"sk-s3cret", "postgres://joe:s3cret@db", "s3cret ", "3s3cret", "é"} {
+		err := secret.CheckEnv("Env", name)
+		require.ErrorContains(t, err, "the value of Env is not the name of an environment variable")
+		require.NotContains(t, err.Error(), name)
+	}
+}
+
 func a() string { return "a" }
 func b() string { return "b" }
 
