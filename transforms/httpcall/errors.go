@@ -4,7 +4,9 @@
 package httpcall
 
 import (
+	"encoding/json"
 	"fmt"
+	"html"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -127,7 +129,7 @@ type hidden struct {
 // Beam carries errors in protocol buffers, and logs have lines.
 func (h hidden) in(s string) string {
 	for _, value := range h.values {
-		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value), strings.NewReplacer(`\`, `\\`, `"`, `\"`, "/", `\/`).Replace(value)} {
+		for _, form := range forms(value) {
 			s = strings.ReplaceAll(s, form, "[secret]")
 		}
 	}
@@ -137,6 +139,20 @@ func (h hidden) in(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+// forms are how a service may quote a secret: as it is, and in a URL, a page or JSON,
+// of which some writers escape more than they have to.
+func forms(value string) []string {
+	inJSON := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)
+	escaped, err := json.Marshal(value)
+	if err != nil {
+		escaped = []byte(`""`) // there is none for strings
+	}
+	return []string{
+		value, url.QueryEscape(value), url.PathEscape(value), html.EscapeString(value),
+		inJSON, strings.ReplaceAll(inJSON, "/", `\/`), string(escaped[1 : len(escaped)-1]),
+	}
 }
 
 // beginning is in for the beginning of an answer, whose end may be a part of a

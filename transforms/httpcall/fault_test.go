@@ -5,10 +5,13 @@ package httpcall_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"html"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -299,6 +302,31 @@ func TestSecretsAreInNoErrorAndNotInThePipeline(t *testing.T) {
 	}
 }
 
+func TestASecretIsHiddenInEachFormThatAServiceMayQuoteItIn(t *testing.T) {
+	const token = `a/b"c\d<e>&f ghi'+`
+	t.Setenv("HTTPCALL_TEST", token)
+	encoded, err := json.Marshal(token)
+	require.NoError(t, err)
+	for name, quoted := range map[string]string{
+		"as it is":              token,
+		"in a query":            url.QueryEscape(token),
+		"in a path":             url.PathEscape(token),
+		"in a page":             html.EscapeString(token),
+		"in JSON":               string(encoded),
+		"in JSON for people":    strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(token),
+		"in JSON of PHP":        strings.NewReplacer(`\`, `\\`, `"`, `\"`, "/", `\/`).Replace(token),
+		"without what it is of": strings.TrimPrefix(token, `a/b"c\d<e>&f `), // Authorization's scheme
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, always(400, "got <<"+quoted+">>"))
+			c := &words{Endpoint: httpcall.Endpoint{URL: s.URL, SecretHeaders: map[string]httpcall.Secret{"X-Api-Key": {Env: "HTTPCALL_TEST"}}}}
+			_, err := batchasynctest.NewHarness(t, batchasync.New(c, batchasync.FailBundle())).Bundle(someWords(1)...)
+			require.ErrorContains(t, err, "[secret]")
+			require.NotContains(t, err.Error(), strings.Trim(quoted, `"`))
+		})
+	}
+}
+
 func init() {
 	httpcall.RegisterSecret("test", func(context.Context) (string, error) { return token, nil })
 }
@@ -376,6 +404,7 @@ func TestWhatIsWrongIsSaidAtConstruction(t *testing.T) {
 		"URL holds a user or a password, which would be a part of the pipeline's description": {Endpoint: httpcall.Endpoint{URL: "https://me:t0psecret@x/y"}},
 		"URL can't be parsed (it is not shown here, for it may hold a secret)":                {Endpoint: httpcall.Endpoint{URL: "https://me:t0psecret%@x/\x00"}},
 		`the parameter "api_key" in URL looks like a secret`:                                  {Endpoint: httpcall.Endpoint{URL: "https://x/?api_key=t0psecret"}},
+		`the parameter "user_pass" in URL looks like a secret`:                                {Endpoint: httpcall.Endpoint{URL: "https://x/?user_pass=t0psecret"}},
 		`the parameter "sig" in URL looks like a secret`:                                      {Endpoint: httpcall.Endpoint{URL: "https://x/?sv=1&sig=t0psecret"}},
 		"a part behind #": {Endpoint: httpcall.Endpoint{URL: "https://x/#y"}},
 		`the header "authorization" looks like a secret`:                      {Endpoint: httpcall.Endpoint{URL: "https://x", Headers: map[string]string{"authorization": "t0psecret"}}},

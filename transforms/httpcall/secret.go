@@ -112,12 +112,12 @@ func fieldValue(s string) bool {
 // still be sent, as a Secret.
 func secretive(name string) bool {
 	name = strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(name))
-	for _, word := range []string{"authorization", "secret", "password", "passwd", "credential", "cookie", "signature"} {
+	for _, word := range []string{"authorization", "secret", "password", "passwd", "passphrase", "credential", "cookie", "signature"} {
 		if strings.Contains(name, word) {
 			return true
 		}
 	}
-	for _, end := range []string{"token", "key", "auth", "jwt", "pwd"} {
+	for _, end := range []string{"token", "key", "auth", "jwt", "pass", "pwd"} {
 		if strings.HasSuffix(name, end) {
 			return true
 		}
