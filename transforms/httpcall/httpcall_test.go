@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -449,6 +450,24 @@ func TestA413HalvesTheBatchAndEachElementIsTakenOnce(t *testing.T) {
 		require.Equal(t, 1, n, id)
 	}
 	require.GreaterOrEqual(t, s.asked(), 150, "10 × (1 + 2 + 4 + 8)")
+}
+
+func TestA413TellsTheBatchSize(t *testing.T) {
+	var refused atomic.Int64
+	s := serve(t, func(n int, w http.ResponseWriter, r *http.Request, body string) {
+		if strings.Count(body, `"id"`) > 7 {
+			refused.Add(1)
+			w.WriteHeader(413)
+			return
+		}
+		measure(n, w, r, body)
+	})
+	out, err := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL}},
+		batchasync.AdaptiveBatchSize(1, 50, time.Second), batchasync.MaxInFlight(1))).Bundle(someWords(2000)...)
+	require.NoError(t, err)
+	batchasynctest.RequireExactlyOnce(t, someWords(2000), out, measured)
+	require.Less(t, refused.Load(), int64(40), "and not 7 times for each 50")
+	t.Log(refused.Load())
 }
 
 func TestAnAnswerThatIsTooLargeHalvesTheBatch(t *testing.T) {

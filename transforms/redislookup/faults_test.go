@@ -301,10 +301,11 @@ func TestASlotThatMovesToAnotherNode(t *testing.T) {
 	bundle(t, h, 500) // by MOVED
 }
 
-func TestAMasterThatFailsOver(t *testing.T) {
-	master := newReal(t)
+// newWatched starts a master with rows, its replica, and their sentinel.
+func newWatched(t *testing.T) (master, replica *store, server redislookup.Server) {
+	master = newReal(t)
 	master.fill(t, 1000, false)
-	replica := newReal(t, "--replicaof", "127.0.0.1 "+fmt.Sprint(master.real.Port))
+	replica = newReal(t, "--replicaof", "127.0.0.1 "+fmt.Sprint(master.real.Port))
 	ctx := context.Background()
 	require.Eventually(t, func() bool {
 		n, err := replica.client.DBSize(ctx).Result()
@@ -315,12 +316,28 @@ func TestAMasterThatFailsOver(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, watcher.Close()) })
 	require.Eventually(t, func() bool { // it knows whom to promote
 		replicas, err := watcher.Replicas(ctx, "main").Result()
-		return err == nil && len(replicas) == 1
+		return err == nil && len(replicas) == 1 && replicas[0]["flags"] == "slave"
 	}, time.Minute, 10*time.Millisecond)
+	return master, replica, redislookup.Server{Address: sentinel.Addr, Master: "main"}
+}
 
+func TestAMasterThatFailsOver(t *testing.T) {
+	master, replica, server := newWatched(t)
 	f := (&fault{at: 20, begin: master.real.Kill}).watch(t)
-	server := redislookup.Server{Address: sentinel.Addr, Master: "main"}
 	bundle(t, harness(t, &watched{Strings: redislookup.Strings[row]{Server: server, Prefix: prefix}, Test: t.Name()}, patient...), 1000)
 	require.Positive(t, f.failed.Load())
-	require.NoError(t, replica.client.Set(ctx, prefix+"x", "x", 0).Err(), "it has become the master")
+	require.NoError(t, replica.client.Set(context.Background(), prefix+"x", "x", 0).Err(), "it has become the master")
+}
+
+func TestReplicasAreReadOnRequest(t *testing.T) {
+	_, replica, server := newWatched(t)
+	ctx := context.Background()
+	require.NoError(t, replica.client.ConfigSet(ctx, "replica-read-only", "no").Err())
+	require.NoError(t, replica.client.Set(ctx, prefix+"k1", `{"name":"old"}`, 0).Err())
+	for replicas, want := range map[bool]string{false: "é", true: "old"} {
+		server.Replicas = replicas
+		got, err := lookup(t, &redislookup.Strings[row]{Server: server, Prefix: prefix}, "k1")
+		require.NoError(t, err)
+		require.Equal(t, want, got["k1"].Name)
+	}
 }

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -428,4 +430,106 @@ func TestACallEndsWithItsContext(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.False(t, errors.As(err, new(redis.Error)))
 	require.NoError(t, source.Teardown(ctx))
+}
+
+// dialed is a server that treats its connections as serve does, and counts them.
+func dialed(t *testing.T, serve func(net.Conn)) (redislookup.Server, *atomic.Int64) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	count, done := new(atomic.Int64), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			count.Add(1)
+			serve(conn)
+		}
+	}()
+	t.Cleanup(func() {
+		require.NoError(t, listener.Close())
+		<-done
+	})
+	return redislookup.Server{Address: listener.Addr().String()}, count
+}
+
+// silent is a server's side of connections on which it says nothing.
+type silent struct {
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (s *silent) serve(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = append(s.conns, conn)
+}
+
+func (s *silent) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, conn := range s.conns {
+		_ = conn.Close()
+	}
+}
+
+func TestACallIsOneAttempt(t *testing.T) {
+	server, dials := dialed(t, func(conn net.Conn) { _ = conn.Close() })
+	_, err := lookup(t, &redislookup.Strings[string]{Server: server}, "a")
+	require.Error(t, err)
+	require.Equal(t, int64(1), dials.Load(), "retries are batchasync's")
+}
+
+func TestACallToAServerThatIsSilentEndsWithItsContext(t *testing.T) {
+	var conns silent
+	defer conns.close()
+	server, _ := dialed(t, conns.serve)
+	source := &redislookup.Strings[string]{Server: server}
+	require.NoError(t, source.Setup(t.Context()))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := source.Lookup(ctx, []string{"a"})
+	require.Error(t, err)
+	require.Less(t, time.Since(start), 30*time.Second, "and not with the client's own minute")
+	require.NoError(t, source.Teardown(context.Background()))
+}
+
+func TestEachCallHasAConnectionUpToTheMost(t *testing.T) {
+	for most, want := range map[int]int64{0: 64, 3: 3} {
+		for name, source := range map[string]func(redislookup.Server) looker[map[string]string]{
+			"strings": func(s redislookup.Server) looker[map[string]string] {
+				return &redislookup.Strings[map[string]string]{Server: s}
+			},
+			"hashes": func(s redislookup.Server) looker[map[string]string] {
+				return &redislookup.Hashes[map[string]string]{Server: s}
+			},
+		} {
+			t.Run(fmt.Sprint(name, " ", most), func(t *testing.T) {
+				var conns silent
+				server, dials := dialed(t, conns.serve)
+				server.Connections = most
+				source := source(server)
+				require.NoError(t, source.Setup(t.Context()))
+				ctx, cancel := context.WithCancel(t.Context())
+				var calls sync.WaitGroup
+				for range 64 {
+					calls.Go(func() {
+						_, err := source.Lookup(ctx, []string{"a"})
+						if err == nil {
+							t.Error("nobody has answered")
+						}
+					})
+				}
+				require.Eventually(t, func() bool { return dials.Load() >= want }, time.Minute, time.Millisecond)
+				require.Equal(t, want, dials.Load())
+				cancel() // for those that wait for a connection
+				conns.close()
+				calls.Wait()
+				require.NoError(t, source.Teardown(context.Background()))
+			})
+		}
+	}
 }

@@ -156,6 +156,29 @@ func TestCredentialsAreReadOnTheWorker(t *testing.T) {
 	}
 }
 
+func TestAPasswordIsReadForEachConnection(t *testing.T) {
+	s := newReal(t)
+	s.set(t, map[string]any{"a": "1"})
+	ctx := t.Context()
+	source := &redislookup.Strings[string]{Server: redislookup.Server{Address: s.Address, Credentials: redislookup.Credentials{PasswordEnv: "TEST_REDIS_PASSWORD"}}, Prefix: prefix}
+	for i, password := range []string{"first-" + secret, "second-" + secret} {
+		t.Setenv("TEST_REDIS_PASSWORD", password)
+		require.NoError(t, s.client.ConfigSet(ctx, "requirepass", password).Err())
+		if i == 0 {
+			require.NoError(t, source.Setup(ctx))
+		} else {
+			require.NoError(t, s.client.Do(ctx, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Err())
+			// It may find the old connection, and that it is lost.
+			_, _ = source.Lookup(ctx, []string{"a"})
+		}
+		got, err := source.Lookup(ctx, []string{"a"})
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"a": "1"}, got)
+	}
+	require.NoError(t, s.client.ConfigSet(ctx, "requirepass", "").Err()) // or nothing can be cleaned up
+	require.NoError(t, source.Teardown(context.Background()))
+}
+
 // A user that may read some of the keys only: with MGET, one is enough to have all
 // of them refused.
 func TestAKeyThatTheUserMayNotReadFailsAlone(t *testing.T) {
@@ -185,6 +208,7 @@ func TestConnectionsAreEncrypted(t *testing.T) {
 		setup, call string
 	}{
 		"by the URL":                 {redislookup.Server{Address: "rediss://" + s.real.TLSAddr, CAFile: s.real.CAFile}, "", ""},
+		"by the URL alone":           {redislookup.Server{Address: "rediss://" + s.real.TLSAddr}, "", "certificate"},
 		"by the CA alone":            {redislookup.Server{Address: s.real.TLSAddr, CAFile: s.real.CAFile}, "", ""},
 		"by the system's CAs":        {redislookup.Server{Address: s.real.TLSAddr, TLS: true}, "", "certificate"},
 		"a plain connection to it":   {redislookup.Server{Address: s.real.TLSAddr}, "", "EOF"},

@@ -57,8 +57,8 @@ type Database struct {
 	MaxConns int `json:",omitempty"`
 }
 
-// maxIdle is how many connections are kept between calls, without MaxConns: as
-// many as calls at once that batchasync makes by default at most.
+// maxIdle is how many connections are kept between calls at least, if they have been
+// opened: as many as calls at once that batchasync makes by default at most.
 const maxIdle = 64
 
 // Validate returns an error that says what is wrong, and what to write instead,
@@ -99,10 +99,7 @@ func (d Database) Open(ctx context.Context) (*Pool, error) {
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("sqldb: %w", err)
 	}
-	p := &Pool{DB: sql.OpenDB(connector{d}), Driver: d.Driver, idle: maxIdle}
-	if d.MaxConns > 0 {
-		p.idle = d.MaxConns
-	}
+	p := &Pool{DB: sql.OpenDB(connector{d}), Driver: d.Driver, idle: max(maxIdle, d.MaxConns)}
 	p.SetMaxOpenConns(d.MaxConns)
 	p.SetMaxIdleConns(p.idle)
 	p.SetConnMaxIdleTime(time.Minute)

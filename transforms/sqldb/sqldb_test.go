@@ -7,12 +7,15 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 
 	"github.com/batchasync/beam-batchasync/internal/servertest"
@@ -21,6 +24,7 @@ import (
 
 func init() {
 	sqldb.RegisterDSN("rotating", rotating)
+	sqldb.RegisterDSN("empty", func(context.Context) (string, error) { return "", nil })
 	sqldb.RegisterDSN("broken", func(context.Context) (string, error) {
 		return "", errors.New("the secret store is away")
 	})
@@ -103,11 +107,36 @@ func TestDSNIsReadOnTheWorkerFromWhereItIs(t *testing.T) {
 	for want, d := range map[string]sqldb.Database{
 		"the data source name, from the environment variable SQLDB_TEST_UNSET (DSNEnv): it is empty on this worker, or not set": {Driver: sqldb.SQLite, DSNEnv: "SQLDB_TEST_UNSET"},
 		"no such file or directory": {Driver: sqldb.SQLite, DSNFile: file + "-not"},
+		`the data source name, from the function "empty" (DSNFunc): it is empty on this worker, or not set`:                                                  {Driver: sqldb.SQLite, DSNFunc: "empty"},
 		`the data source name, from the function "broken" (DSNFunc): the secret store is away`:                                                               {Driver: sqldb.SQLite, DSNFunc: "broken"},
 		"the environment variable SQLDB_TEST_DSN (DSNEnv) is no data source name of postgres: it should be like postgres://user:password@host:5432/database": {Driver: sqldb.PostgreSQL, DSNEnv: "SQLDB_TEST_DSN"},
 	} {
 		_, err := d.Open(t.Context())
 		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestConnectionsAreKeptAndNeverMoreThanMaxConns(t *testing.T) {
+	for most, want := range map[int]int{0: 5, 3: 3, 100: 5} {
+		pool, err := sqldb.Database{Driver: sqldb.SQLite, DSN: "file:" + filepath.Join(t.TempDir(), "air.db"), MaxConns: most}.Open(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, most, pool.Stats().MaxOpenConnections)
+		var held []*sql.Conn
+		for range want {
+			conn, err := pool.Conn(t.Context())
+			require.NoError(t, err)
+			held = append(held, conn)
+		}
+		for _, conn := range held {
+			require.NoError(t, conn.Close())
+		}
+		require.Equal(t, want, pool.Stats().Idle)
+		// A server that is gone takes them along; the next ones are kept again.
+		require.Error(t, pool.Error(io.EOF))
+		require.Zero(t, pool.Stats().Idle)
+		require.NoError(t, pool.Ping(t.Context()))
+		require.Equal(t, 1, pool.Stats().Idle)
+		require.NoError(t, pool.Close())
 	}
 }
 
@@ -136,6 +165,48 @@ func TestMySQLUsesTLSWhereTheServerOffersItAndHidesItsSecrets(t *testing.T) {
 	testTLS(t, server, sqldb.MySQL, plain, encrypted, plain+"?tls=skip-verify", plain+"?tls=true")
 }
 
+func TestMySQLPutsNoValueIntoAStatementAndNothingIntoALog(t *testing.T) {
+	var logged strings.Builder
+	require.NoError(t, mysql.SetLogger(log.New(&logged, "", 0)))
+	defer func() { require.NoError(t, mysql.SetLogger(log.New(os.Stderr, "[mysql] ", log.LstdFlags))) }()
+	rotatingDSN = servertest.MariaDB(t).DSN + "&interpolateParams=true"
+	pool, err := sqldb.Database{Driver: sqldb.MySQL, DSNFunc: "rotating", MaxConns: 1}.Open(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pool.Close()) }()
+	prepared := func() (n int) {
+		var name string
+		require.NoError(t, pool.QueryRowContext(t.Context(), "SHOW SESSION STATUS LIKE 'Com_stmt_prepare'").Scan(&name, &n))
+		return n
+	}
+	before := prepared()
+	var got string
+	require.NoError(t, pool.QueryRowContext(t.Context(), "SELECT ?", "'; DROP TABLE city").Scan(&got))
+	require.Equal(t, "'; DROP TABLE city", got)
+	require.Equal(t, before+1, prepared())
+
+	err = pool.Do(t.Context(), func(conn *sql.Conn) error {
+		_, err := conn.ExecContext(t.Context(), "KILL CONNECTION_ID()")
+		if err != nil {
+			_, err = conn.ExecContext(t.Context(), "SELECT 1")
+		}
+		return err
+	})
+	require.Error(t, err)
+	require.Zero(t, prepared(), "in a new session")
+	require.Empty(t, logged.String())
+}
+
+func TestSQLiteWaitsForALockAsLongAsTheDSNSays(t *testing.T) {
+	for options, want := range map[string]int{"": 5000, "?mode=rwc": 5000, "?_pragma=busy_timeout(7)": 7, "?mode=rwc&_pragma=busy_timeout(7)": 7} {
+		pool, err := sqldb.Database{Driver: sqldb.SQLite, DSN: "file:" + filepath.Join(t.TempDir(), "air.db") + options}.Open(t.Context())
+		require.NoError(t, err)
+		var got int
+		require.NoError(t, pool.QueryRowContext(t.Context(), "PRAGMA busy_timeout").Scan(&got))
+		require.Equal(t, want, got, options)
+		require.NoError(t, pool.Close())
+	}
+}
+
 func TestMySQLDefaultsHoldWhateverThePasswordIs(t *testing.T) {
 	server := servertest.MariaDB(t)
 	admin, err := sql.Open("mysql", server.AdminDSN)
@@ -154,6 +225,17 @@ func TestMySQLDefaultsHoldWhateverThePasswordIs(t *testing.T) {
 	require.NotEmpty(t, cipher)
 	require.NoError(t, pool.QueryRowContext(t.Context(), "SELECT @@sql_mode, TIMESTAMP '2020-01-02 03:04:05'").Scan(&mode, &at))
 	require.Contains(t, mode, "STRICT_ALL_TABLES")
+
+	// And give way to what the data source name says.
+	rotatingDSN = strings.TrimSuffix(rotatingDSN, "?tls=false") + "?maxAllowedPacket=2000&sql_mode=%27%27&parseTime=false"
+	other, err := sqldb.Database{Driver: sqldb.MySQL, DSNFunc: "rotating"}.Open(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, other.Close()) }()
+	require.NoError(t, other.QueryRowContext(t.Context(), "SELECT @@sql_mode").Scan(&mode))
+	require.Empty(t, mode)
+	require.Error(t, other.QueryRowContext(t.Context(), "SELECT TIMESTAMP '2020-01-02 03:04:05'").Scan(&at))
+	_, err = other.ExecContext(t.Context(), "SELECT '"+strings.Repeat("x", 3000)+"'")
+	require.ErrorIs(t, err, mysql.ErrPktTooLarge)
 }
 
 // testTLS is what a server's tests of TLS and of its password have in common.
