@@ -302,6 +302,12 @@ func TestSecretsAreInNoErrorAndNotInThePipeline(t *testing.T) {
 	}
 }
 
+func TestAnErrorIsOneLineOfValidText(t *testing.T) {
+	s := serve(t, always(400, "\xffno\x00\x1b[31m\x7f\nway\u0085\xc3"))
+	_, err := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL}}, batchasync.FailBundle())).Bundle(someWords(1)...)
+	require.ErrorContains(t, err, "400 Bad Request: \uFFFDno [31m way \uFFFD")
+}
+
 func TestASecretIsHiddenInEachFormThatAServiceMayQuoteItIn(t *testing.T) {
 	const token = `a/b"c\d<e>&f ghi'+`
 	t.Setenv("HTTPCALL_TEST", token)

@@ -341,3 +341,24 @@ func TestReplicasAreReadOnRequest(t *testing.T) {
 		require.Equal(t, want, got["k1"].Name)
 	}
 }
+
+func TestSentinelsMayWantCredentialsOfTheirOwn(t *testing.T) {
+	_, _, server := newWatched(t)
+	sentinel := redis.NewClient(&redis.Options{Addr: server.Address})
+	defer func() { require.NoError(t, sentinel.Close()) }()
+	require.NoError(t, sentinel.Do(t.Context(), "ACL", "SETUSER", "watcher", "on", ">"+secret, "+@all", "~*", "&*").Err())
+	require.NoError(t, sentinel.Do(t.Context(), "ACL", "SETUSER", "default", "resetpass", ">other").Err())
+	t.Setenv("TEST_SENTINEL_USER", "watcher")
+	t.Setenv("TEST_SENTINEL_PASSWORD", secret)
+	source := &redislookup.Strings[row]{Server: server, Prefix: prefix}
+	_, err := lookup(t, source, "k1")
+	require.Error(t, err, "without them")
+
+	source.SentinelCredentials = redislookup.Credentials{UsernameEnv: "TEST_SENTINEL_USER", PasswordEnv: "TEST_SENTINEL_PASSWORD"}
+	got, err := lookup(t, source, "k1")
+	require.NoError(t, err)
+	require.Equal(t, 1, got["k1"].N)
+
+	t.Setenv("TEST_SENTINEL_PASSWORD", "")
+	require.ErrorContains(t, source.Setup(t.Context()), "PasswordEnv TEST_SENTINEL_PASSWORD: it is empty on this worker")
+}
