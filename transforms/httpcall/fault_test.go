@@ -6,6 +6,7 @@ package httpcall_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"net"
@@ -299,6 +300,18 @@ func TestSecretsAreInNoErrorAndNotInThePipeline(t *testing.T) {
 			require.Contains(t, graph, strings.TrimPrefix(s.URL, "http://"), "this is the graph with the caller's fields")
 			require.NotContains(t, graph, "s3cret")
 		})
+	}
+}
+
+func TestASecretThatTheBeginningOfAnAnswerBreaksOffIsHidden(t *testing.T) {
+	t.Setenv("HTTPCALL_TEST", token)
+	for _, before := range []int{0, 1, 8, len(token)} {
+		s := serve(t, always(400, strings.Repeat(".", 8<<10-before)+token+"..."))
+		c := &words{Endpoint: httpcall.Endpoint{URL: s.URL, Bearer: httpcall.Secret{Env: "HTTPCALL_TEST"}}}
+		_, err := batchasynctest.NewHarness(t, batchasync.New(c, batchasync.FailBundle())).Bundle(someWords(1)...)
+		answer, ok := errors.AsType[*httpcall.StatusError](err)
+		require.True(t, ok)
+		require.Empty(t, strings.TrimLeft(answer.Body, "."))
 	}
 }
 

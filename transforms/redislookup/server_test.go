@@ -179,6 +179,18 @@ func TestAPasswordIsReadForEachConnection(t *testing.T) {
 	require.NoError(t, source.Teardown(context.Background()))
 }
 
+func TestAServerMayWantACertificate(t *testing.T) {
+	s := newReal(t, "--tls-auth-clients", "yes")
+	s.set(t, map[string]any{"a": "1"})
+	server := redislookup.Server{Address: s.real.TLSAddr, CAFile: s.real.CAFile}
+	_, err := lookup(t, &redislookup.Strings[string]{Server: server, Prefix: prefix}, "a")
+	require.ErrorContains(t, err, "certificate required")
+	server.CertFile, server.KeyFile = s.real.CAFile, filepath.Join(s.real.Dir, "key.pem")
+	got, err := lookup(t, &redislookup.Strings[string]{Server: server, Prefix: prefix}, "a")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"a": "1"}, got)
+}
+
 // A user that may read some of the keys only: with MGET, one is enough to have all
 // of them refused.
 func TestAKeyThatTheUserMayNotReadFailsAlone(t *testing.T) {

@@ -70,8 +70,9 @@ func (s *Strings[V]) mget(ctx context.Context, keys []string, a *answer[V]) erro
 	}
 	values, err := s.client.MGet(ctx, names...).Result()
 	if err != nil {
-		if redis.HasErrorPrefix(err, "NOPERM") && len(keys) > 1 {
-			// One key that the user may not read is enough.
+		if redis.HasErrorPrefix(err, "NOPERM") && strings.Contains(err.Error(), "access") {
+			// One key that the user may not read is enough. (The command itself
+			// may be what the user may not run.)
 			return batchasync.Halve(err)
 		}
 		return s.judge(err)

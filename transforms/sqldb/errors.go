@@ -4,7 +4,6 @@
 package sqldb
 
 import (
-	"context"
 	"database/sql/driver"
 	"errors"
 	"io"
@@ -32,8 +31,8 @@ import (
 // error is wrapped: errors.As finds a *pgconn.PgError, *mysql.MySQLError or
 // *sqlite.Error, in whose fields the server may tell of values.
 func Classify(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
+	if err == nil {
+		return nil
 	}
 	told := &serverError{err: err, text: err.Error()}
 	kind := transient
