@@ -40,8 +40,13 @@
 //
 // A batch is written as a whole or not at all. Of rows with the same key in one
 // batch the last counts; of those in different batches, which are written at once
-// and may be tried again, any may be the last. If that matters, reduce them to one
-// a key before, with a Combine.
+// and may be tried again, any may be the last, and so may any of those whose keys are
+// the same only to the database (by a collation, or in a column that rounds). If that
+// matters, reduce them to one a key before, with a Combine.
+//
+// A time is the same instant in any zone, and MySQL and SQLite have it in UTC. But
+// PostgreSQL's TIMESTAMP and DATE, unlike TIMESTAMPTZ, get what the clock of its zone
+// shows, as pgx does it: give such columns times in UTC.
 //
 // # PostgreSQL
 //

@@ -74,6 +74,16 @@ func timeIsTheSameKeyInAnyZone(t *testing.T, s server) {
 	require.Equal(t, 1, s.Count("n"))
 }
 
+func TestPostgreSQLTimestampHasTheClockOfTheTimesZone(t *testing.T) {
+	s := postgres(t)
+	s.Run("CREATE TABLE n (at TIMESTAMP PRIMARY KEY, name TEXT)")
+	there := time.Date(2020, 1, 2, 23, 4, 5, 0, time.FixedZone("there", 5400))
+	write(t, sqlwrite.Writer[moment]{Database: s.Database, Table: "n", Key: []string{"at"}}, []moment{{there, "a"}})
+	var got string
+	require.NoError(t, s.QueryRowContext(t.Context(), "SELECT at::text FROM n").Scan(&got))
+	require.Equal(t, "2020-01-02 23:04:05", got)
+}
+
 // timestamp is the type of a column of times.
 func (s server) timestamp() string {
 	switch s.Database.Driver {
