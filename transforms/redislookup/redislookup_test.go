@@ -311,9 +311,9 @@ func TestAKeyWithTheWrongTypeOrValueFailsAlone(t *testing.T) {
 			"strings": harness(t, &watched{Strings: redislookup.Strings[row]{Server: s.Server, Prefix: prefix}}),
 			"hashes":  harness(t, &watchedHashes{Hashes: redislookup.Hashes[row]{Server: s.Server, Prefix: prefix}}),
 		} {
-			out, err := h.Bundle(batchasynctest.Values("set", "cut")...)
+			out, err := h.Bundle(batchasynctest.Values("set", "cut", "misfit")...)
 			require.NoError(t, err)
-			require.Len(t, out.Failures(), 2, name)
+			require.Len(t, out.Failures(), 3, name)
 			for _, e := range out.Failures() {
 				f := e.Value.(batchasync.Failure[string])
 				require.Equal(t, 1, f.Attempts)
@@ -399,6 +399,16 @@ func TestWhatIsTransientIsAskedForAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestMissingKeysCostOneMoreCommand(t *testing.T) {
+	s := newReal(t)
+	_, err := lookup(t, &redislookup.Strings[string]{Server: s.Server, Prefix: prefix}, "a", "b", "c")
+	require.NoError(t, err)
+	stats, err := s.client.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	require.Contains(t, stats, "cmdstat_exists:calls=1,")
+	require.NotContains(t, stats, "cmdstat_type:")
 }
 
 func TestAServerThatIsNotThereIsAskedAgain(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
@@ -42,6 +43,26 @@ func my(number uint16, message string) error {
 	return &mysql.MySQLError{Number: number, Message: message}
 }
 
+// snapshotLost is a SQLITE_BUSY_SNAPSHOT: one of those whose code has a part beside
+// SQLITE_BUSY.
+func snapshotLost(t *testing.T) error {
+	pool, err := sqldb.Database{Driver: sqldb.SQLite, DSN: "file:" + filepath.Join(t.TempDir(), "x.db") + "?_pragma=journal_mode(wal)"}.Open(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pool.Close()) }()
+	_, err = pool.ExecContext(t.Context(), "CREATE TABLE n (id INTEGER)")
+	require.NoError(t, err)
+	tx, err := pool.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tx.Rollback()) }()
+	var n int
+	require.NoError(t, tx.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM n").Scan(&n))
+	_, err = pool.ExecContext(t.Context(), "INSERT INTO n VALUES (1)")
+	require.NoError(t, err)
+	_, lost := tx.ExecContext(t.Context(), "INSERT INTO n VALUES (2)")
+	require.ErrorContains(t, lost, "(517)")
+	return lost
+}
+
 func TestWhatIsTransientIsTriedAgainAndWhatIsWrongIsNot(t *testing.T) {
 	encoding := func(value any) error {
 		_, err := pgtype.NewMap().Encode(pgtype.Int4OID, pgtype.BinaryFormatCode, value, nil)
@@ -55,7 +76,8 @@ func TestWhatIsTransientIsTriedAgainAndWhatIsWrongIsNot(t *testing.T) {
 		pg("25006", "cannot execute INSERT in a read-only transaction"), pg("0A000", "cached plan must not change result type"),
 		my(1040, "Too many connections"), my(1205, "Lock wait timeout exceeded"), my(1213, "Deadlock found"),
 		my(1290, "The MariaDB server is running with the --read-only option so it cannot execute this statement"),
-		my(1927, "Connection was killed"), my(1053, "Server shutdown in progress"),
+		my(1290, "The MySQL server is running with the --super_read_only=ON option so it cannot execute this statement"),
+		my(1927, "Connection was killed"), snapshotLost(t), my(1053, "Server shutdown in progress"),
 		io.EOF, io.ErrUnexpectedEOF, driver.ErrBadConn, mysql.ErrInvalidConn, context.DeadlineExceeded,
 	}
 	never := []error{

@@ -6,9 +6,11 @@ package sqldb_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"io"
 	"log"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,11 +133,20 @@ func TestConnectionsAreKeptAndNeverMoreThanMaxConns(t *testing.T) {
 			require.NoError(t, conn.Close())
 		}
 		require.Equal(t, want, pool.Stats().Idle)
+		for _, err := range []error{pg("42P01", ""), pg("40P01", ""), my(1146, ""), context.DeadlineExceeded} {
+			require.Error(t, pool.Error(err))
+			require.Equal(t, want, pool.Stats().Idle, "%v is of a connection that works", err)
+		}
 		// A server that is gone takes them along; the next ones are kept again.
-		require.Error(t, pool.Error(io.EOF))
-		require.Zero(t, pool.Stats().Idle)
-		require.NoError(t, pool.Ping(t.Context()))
-		require.Equal(t, 1, pool.Stats().Idle)
+		for _, err := range []error{
+			pg("08006", ""), pg("25006", ""), pg("57P01", ""), my(1053, ""), my(1290, "--read-only"), my(1927, ""),
+			io.EOF, io.ErrUnexpectedEOF, driver.ErrBadConn, mysql.ErrInvalidConn, &net.OpError{Op: "dial", Err: io.ErrClosedPipe},
+		} {
+			require.NoError(t, pool.Ping(t.Context()))
+			require.NotZero(t, pool.Stats().Idle)
+			require.Error(t, pool.Error(err))
+			require.Zero(t, pool.Stats().Idle, err)
+		}
 		require.NoError(t, pool.Close())
 	}
 }
@@ -240,10 +251,10 @@ func TestMySQLDefaultsHoldWhateverThePasswordIs(t *testing.T) {
 
 // testTLS is what a server's tests of TLS and of its password have in common.
 // Nobody vouches for the certificate with the data source name unverified.
-func testTLS(t *testing.T, server *servertest.Server, driver sqldb.Driver, dsn string, encrypted func(*sqldb.Pool) bool, verified, unverified string) {
+func testTLS(t *testing.T, server *servertest.Server, kind sqldb.Driver, dsn string, encrypted func(*sqldb.Pool) bool, verified, unverified string) {
 	open := func(dsn string) (*sqldb.Pool, error) {
 		rotatingDSN = dsn
-		return sqldb.Database{Driver: driver, DSNFunc: "rotating", MaxConns: 1}.Open(t.Context())
+		return sqldb.Database{Driver: kind, DSNFunc: "rotating", MaxConns: 1}.Open(t.Context())
 	}
 	for name, c := range map[string]struct {
 		dsn  string
