@@ -5,8 +5,11 @@ package sqlwrite_test
 
 import (
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -180,8 +183,11 @@ func badRowFailsAlone(t *testing.T, s server) {
 		rows[19].Name = "SECRET\x00"
 		bad["19"] = true
 	}
+	rows[20].Code = megabyte()
+	bad[rows[20].Code] = s.Database.Driver != sqldb.SQLite
 	out := write(t, w, rows)
 	batchasynctest.RequireExactlyOnce(t, batchasynctest.Values(rows...), out, same)
+	maps.DeleteFunc(bad, func(_ string, is bool) bool { return !is })
 	require.Len(t, out.Failures(), len(bad))
 	for _, e := range out.Failures() {
 		failure := e.Value.(batchasync.Failure[city])
@@ -189,12 +195,21 @@ func badRowFailsAlone(t *testing.T, s server) {
 		require.True(t, failure.Permanent)
 		require.Equal(t, 1, failure.BatchSize)
 		require.NotContains(t, failure.Error, "SECRET")
+		require.NotContains(t, failure.Error, rows[20].Code[:20])
 		if failure.Element.Code == "17" {
 			require.Regexp(t, `(?i)constraint`, failure.Error)
 		}
 		t.Log(failure.Error)
 	}
 	require.Equal(t, 50-len(bad), s.Count("city"))
+}
+
+// megabyte is a key that can't be compressed.
+func megabyte() string {
+	random := rand.NewChaCha8([32]byte{})
+	key := make([]byte, 1<<19)
+	_, _ = random.Read(key) // it returns no error
+	return hex.EncodeToString(key)
 }
 
 type nullable struct {
