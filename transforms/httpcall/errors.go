@@ -133,12 +133,12 @@ func (h hidden) in(s string) string {
 			s = strings.ReplaceAll(s, form, "[secret]")
 		}
 	}
-	return strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune { // what is no UTF-8 is U+FFFD by then
 		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
+	}, s)
 }
 
 // forms are how a service may quote a secret: as it is, and in a URL, a page or JSON,

@@ -116,8 +116,8 @@ func TestASlowAnswerIsTriedAgain(t *testing.T) {
 			}
 			return
 		}
-		if n == 2 { // the header is quick, the body is not
-			w.WriteHeader(200)
+		if n < 4 { // the header is quick, the body is not
+			w.WriteHeader([]int{2: 200, 3: 400}[n])
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 			return
@@ -128,8 +128,8 @@ func TestASlowAnswerIsTriedAgain(t *testing.T) {
 	out, err := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL}}, fast(batchasync.Timeout(200*time.Millisecond))...)).Bundle(someWords(5)...)
 	require.NoError(t, err)
 	batchasynctest.RequireExactlyOnce(t, someWords(5), out, measured)
-	require.Equal(t, int64(2), out.Counter("batchasync", "timeouts"))
-	require.Equal(t, 3, s.asked())
+	require.Equal(t, int64(3), out.Counter("batchasync", "timeouts"))
+	require.Equal(t, 4, s.asked())
 }
 
 // A stoppable server stops, and starts at the same address again.
@@ -347,6 +347,7 @@ func TestASecretIsHiddenInEachFormThatAServiceMayQuoteItIn(t *testing.T) {
 }
 
 func init() {
+	httpcall.RegisterSecret("empty", func(context.Context) (string, error) { return " \n", nil })
 	httpcall.RegisterSecret("test", func(context.Context) (string, error) { return token, nil })
 }
 
@@ -355,6 +356,7 @@ func TestAMissingSecretFailsTheBundleAtOnce(t *testing.T) {
 	for want, secret := range map[string]httpcall.Secret{
 		"a secret, from the environment variable HTTPCALL_TEST_UNSET: it is empty on this worker, or not set": {Env: "HTTPCALL_TEST_UNSET"},
 		"a secret, from the file /nowhere/token: open /nowhere/token: no such file or directory":              {File: "/nowhere/token"},
+		"a secret, from the function registered as empty: it is empty on this worker":                         {Func: "empty"},
 		"holds a secret that no HTTP header can hold":                                                         {Env: "HTTPCALL_TEST_TOKEN"},
 	} {
 		t.Setenv("HTTPCALL_TEST_TOKEN", "t0p\nsecret")
@@ -382,11 +384,11 @@ func TestRedirectsTakeNothingElsewhere(t *testing.T) {
 	t.Setenv("HTTPCALL_TEST_TOKEN", "t0p-secret")
 	elsewhere := serve(t, measure)
 	for status, followed := range map[int]bool{301: false, 302: false, 303: false, 307: true, 308: true} {
-		for name, target := range map[string]string{"the same host": "/moved", "another host": elsewhere.URL + "/x?sig=1"} {
+		for name, target := range map[string]string{"the same host": "/moved", "another host": elsewhere.URL + "/x?sig=1", "another scheme": "https://HOST/moved", "a host that has the secret": "https://t0p-secret.example"} {
 			t.Run(fmt.Sprint(status, " to ", name), func(t *testing.T) {
 				s := serve(t, func(n int, w http.ResponseWriter, r *http.Request, body string) {
 					if r.URL.Path != "/moved" {
-						http.Redirect(w, r, target, status)
+						http.Redirect(w, r, strings.Replace(target, "HOST", r.Host, 1), status)
 						return
 					}
 					measure(n, w, r, body)
@@ -403,6 +405,7 @@ func TestRedirectsTakeNothingElsewhere(t *testing.T) {
 				require.ErrorContains(t, err, "is not followed, so that nothing is sent to a host, or in a way, that you have not chosen")
 				require.ErrorContains(t, err, "after 1 attempt")
 				require.NotContains(t, err.Error(), "sig=1")
+				require.NotContains(t, err.Error(), "t0p-secret")
 				require.Equal(t, 1, s.asked())
 			})
 		}
@@ -447,6 +450,8 @@ func TestWhatIsWrongIsSaidAtConstruction(t *testing.T) {
 		"CertFile and KeyFile belong together":                                {Endpoint: httpcall.Endpoint{URL: "https://x", CertFile: "a"}},
 		"MaxAnswerBytes is -1":                                                {Endpoint: httpcall.Endpoint{URL: "https://x", MaxAnswerBytes: -1}},
 		`ResponseField is "a..b": it must be the name of a member`:            {Endpoint: httpcall.Endpoint{URL: "https://x"}, ResponseField: "a..b"},
+		"the value of File is not the name of a file":                         {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{File: "t0psecret\n"}}},
+		"NDJSON has a line an element, and no object around them: leave Requ": {Endpoint: httpcall.Endpoint{URL: "https://x"}, NDJSON: true, ResponseField: "a"},
 		"NDJSON has a line an element":                                        {Endpoint: httpcall.Endpoint{URL: "https://x"}, NDJSON: true, RequestField: "a"},
 		"RequestMembers need an object to be members of":                      {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestMembers: map[string]any{"a": 1}},
 		`RequestMembers["a"] is where RequestField has the elements`:          {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestField: "a.b", RequestMembers: map[string]any{"a": 1}},

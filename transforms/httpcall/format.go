@@ -240,10 +240,10 @@ func decode[Out any](f format, r *request, a *Answer) ([]Out, map[int]error, err
 	if f.id != "" {
 		r.reconcile(of, failed, a)
 	}
-	if !plain && array != "" && len(failed) == 0 {
+	if !plain && array != "" {
 		plain = json.Unmarshal([]byte(array), &outs) == nil
 	}
-	if plain && len(failed) == 0 {
+	if plain {
 		return sorted(outs, of, f.id != "", r.items), failed, nil
 	}
 	// One by one, to see which of them are no Outs.

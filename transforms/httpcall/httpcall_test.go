@@ -172,7 +172,7 @@ func fast(opts ...batchasync.Option) []batchasync.Option {
 
 func TestABatchIsOneRequest(t *testing.T) {
 	s := serve(t, measure)
-	h := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL, Headers: map[string]string{"X-Team": "risk"}}}, batchasync.BatchSize(10)))
+	h := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL, Headers: map[string]string{"X-Team": "risk", "accept": "application/json, */*;q=0.1"}}}, batchasync.BatchSize(10)))
 	out, err := h.Bundle(someWords(100)...)
 	require.NoError(t, err)
 	batchasynctest.RequireExactlyOnce(t, someWords(100), out, measured)
@@ -182,6 +182,7 @@ func TestABatchIsOneRequest(t *testing.T) {
 	for _, r := range s.requests {
 		keys[r.Header.Get("Idempotency-Key")] = true
 		require.Equal(t, "application/json", r.Header.Get("Content-Type"))
+		require.Equal(t, "application/json, */*;q=0.1", r.Header.Get("Accept"))
 		require.Equal(t, "gzip", r.Header.Get("Accept-Encoding"))
 		require.Equal(t, "risk", r.Header.Get("X-Team"))
 	}
@@ -207,6 +208,8 @@ func TestTheWireFormatIsWhatTheFieldsSay(t *testing.T) {
 		"by id":                              {words{IDField: "id"}, `[{"id":"a","text":"x"},{"id":"b","text":"xy"}]`, `[{"id":"b","n":2},{"id":"a","n":1}]`},
 		"lines by id":                        {words{NDJSON: true, IDField: "id"}, "{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"b\",\"text\":\"xy\"}\n", "{\"id\":\"b\",\"n\":2}\n{\"id\":\"a\",\"n\":1}\n"},
 		"members that say there is no error": {words{}, `[{"id":"a","text":"x"},{"id":"b","text":"xy"}]`, `[{"id":"a","n":1,"error":null},{"id":"b","n":2,"error":""}]`},
+		"a number or a list that says it":    {words{}, `[{"id":"a","text":"x"},{"id":"b","text":"xy"}]`, `[{"id":"a","n":1,"error":0},{"id":"b","n":2,"error":[]}]`},
+		"false or an object that says it":    {words{}, `[{"id":"a","text":"x"},{"id":"b","text":"xy"}]`, `[{"id":"a","n":1,"error":false},{"id":"b","n":2,"error":{}}]`},
 		"an error that is none":              {words{ErrorField: "-"}, `[{"id":"a","text":"x"},{"id":"b","text":"xy"}]`, `[{"id":"a","n":1,"error":"low"},{"id":"b","n":2,"error":"high"}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,6 +236,16 @@ func TestElementsMayBeTheirOwnID(t *testing.T) {
 	out = answers
 	require.Equal(t, []struct{ N int }{{1}, {2}, {1}}, out)
 	require.Equal(t, []string{"[7,9007199254740993]"}, s.bodies, "equal elements are asked for once")
+}
+
+func TestBytesAreNumbers(t *testing.T) {
+	s := serve(t, always(200, `[4,9]`))
+	c := &httpcall.Caller[uint8, uint8]{Endpoint: httpcall.Endpoint{URL: s.URL}}
+	require.NoError(t, c.Setup(t.Context()))
+	answers, err := c.Call(t.Context(), []uint8{2, 3})
+	require.NoError(t, err)
+	require.Equal(t, []uint8{4, 9}, answers)
+	require.Equal(t, []string{"[2,3]"}, s.bodies, "and not the base64 that encoding/json makes of []byte")
 }
 
 func TestElementsThatDifferAndShareAnIDAreSentApart(t *testing.T) {
@@ -283,6 +296,9 @@ func TestAnswersThatDoNotMatchAreClearErrors(t *testing.T) {
 		"an item of other type":        {words{}, `[{"id":"a","n":1},{"id":"b","n":"two"},{"id":"c","n":1}]`, map[string]string{"b": `the service's answer for the element is no httpcall_test.length: json: cannot unmarshal string into Go struct field length.n of type int: {"id":"b","n":"two"}`}, 1},
 		"failed in part, by order":     {words{}, `[{"id":"a","n":1},{"error":{"status":422,"message":"too short"}},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: too short"}, 1},
 		"failed in part, by id":        {words{IDField: "id"}, `[{"id":"c","n":1},{"id":"b","status":"404","error":"gone"},{"id":"a","n":1}]`, map[string]string{"b": "the service refused the element: gone"}, 1},
+		"failed, and no answer":        {words{}, `[{"id":"a","n":1},{"id":"b","n":"x","status":404,"error":"gone"},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: gone"}, 1},
+		"failed in part, in a member":  {words{ResponseField: "x", IDField: "id"}, `{"x":[{"id":"c","n":1},{"id":"b","status":404,"error":"gone"},{"id":"a","n":1}]}`, map[string]string{"b": "the service refused the element: gone"}, 1},
+		"a code that is not HTTP's":    {words{}, `[{"id":"a","n":1},{"status":404,"error":{"code":1234,"message":"no"}},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: no"}, 1},
 		"an error elsewhere":           {words{ErrorField: "problem.text"}, `[{"id":"a","n":1},{"id":"b","problem":{"text":"bad"},"code":400},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: bad"}, 1},
 		"an error with an odd name":    {words{ErrorField: "err*-or"}, `[{"id":"a","n":1},{"id":"b","err*-or":"bad","code":400},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: bad"}, 1},
 		"an error whose name is written with escapes": {words{}, `[{"id":"a","n":1},{"id":"b","\u0065rror":"bad","code":400},{"id":"c","n":1}]`, map[string]string{"b": "the service refused the element: bad"}, 1},
@@ -318,9 +334,15 @@ func TestAnswersThatDoNotMatchAreClearErrors(t *testing.T) {
 }
 
 func TestAnElementThatIsTriedAgainIsSentAlone(t *testing.T) {
+	for _, failure := range []string{`"busy"`, `{"status":503}`, `{"code":429,"message":"slow down"}`} {
+		testAnElementThatIsTriedAgain(t, failure)
+	}
+}
+
+func testAnElementThatIsTriedAgain(t *testing.T, failure string) {
 	s := serve(t, func(n int, w http.ResponseWriter, _ *http.Request, _ string) {
 		if n == 1 {
-			write(w, `[{"id":"0"},{"error":"busy"},{"id":"2","n":4}]`)
+			write(w, `[{"id":"0"},{"error":`+failure+`},{"id":"2","n":4}]`)
 			return
 		}
 		write(w, `[{"id":"1","n":3}]`)
@@ -450,6 +472,31 @@ func TestA413HalvesTheBatchAndEachElementIsTakenOnce(t *testing.T) {
 		require.Equal(t, 1, n, id)
 	}
 	require.GreaterOrEqual(t, s.asked(), 150, "10 × (1 + 2 + 4 + 8)")
+}
+
+func TestAnAnswerInAnEncodingThatNobodyAskedForIsRefused(t *testing.T) {
+	for encoding, taken := range map[string]bool{"identity": true, "br": false} {
+		s := serve(t, func(n int, w http.ResponseWriter, r *http.Request, body string) {
+			w.Header().Set("Content-Encoding", encoding)
+			measure(n, w, r, body)
+		})
+		_, err := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL}}, fast(batchasync.FailBundle())...)).Bundle(someWords(3)...)
+		if taken {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, `the answer is compressed as "br", which it was not asked for`)
+		require.ErrorContains(t, err, "after 1 attempt")
+	}
+}
+
+func TestAnErrorOfTheConnectionShowsNoQuery(t *testing.T) {
+	s := serve(t, measure)
+	s.Close()
+	_, err := batchasynctest.NewHarness(t, batchasync.New(&words{Endpoint: httpcall.Endpoint{URL: s.URL + "/v1?tenant=private"}}, fast(batchasync.FailBundle())...)).Bundle(someWords(3)...)
+	require.ErrorContains(t, err, "POST "+s.URL+"/v1: dial tcp")
+	require.NotContains(t, err.Error(), "private")
+	require.ErrorContains(t, err, "after 4 attempts")
 }
 
 func TestA413TellsTheBatchSize(t *testing.T) {

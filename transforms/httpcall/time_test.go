@@ -6,6 +6,7 @@ package httpcall
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -131,6 +132,17 @@ func TestRetryAfterIsObeyedInBothForms(t *testing.T) {
 func TestADateCountsByTheServicesClock(t *testing.T) {
 	h := http.Header{"Date": {"Wed, 21 Oct 2015 07:28:00 GMT"}, "Retry-After": {"Wed, 21 Oct 2015 07:28:30 GMT"}}
 	require.Equal(t, 30*time.Second, retryAfter(h))
+}
+
+func TestACallThatItsContextEndedSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	e := &Endpoint{conn: &connection{shown: "https://x"}}
+	odd := errors.New("net/http: in other words")
+	require.EqualError(t, e.broken(ctx, "", odd, hidden{}), "POST https://x: net/http: in other words")
+	cancel()
+	err := e.broken(ctx, "", odd, hidden{})
+	require.ErrorIs(t, err, context.Canceled)
+	require.EqualError(t, err, "POST https://x: context canceled")
 }
 
 func TestA429HoldsAllCallsAndA503OnlyItsOwn(t *testing.T) {

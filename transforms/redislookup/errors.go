@@ -18,7 +18,7 @@ import (
 // too, but says so of none but to itself, and not of OOM, BUSY and redirections
 // that it has given up on. Whatever else Redis says is wrong would be wrong again.
 var transient = []string{
-	"LOADING ", "READONLY ", "MASTERDOWN ", "NOREPLICAS ", "CLUSTERDOWN ", "TRYAGAIN ", "MOVED ", "ASK ",
+	"LOADING ", "READONLY ", "MASTERDOWN ", "CLUSTERDOWN ", "TRYAGAIN ", "MOVED ", "ASK ",
 	"OOM ", "BUSY ", "max number of clients ", // reached, or + cluster connections reached
 }
 
