@@ -401,6 +401,22 @@ func TestWhatIsTransientIsAskedForAgain(t *testing.T) {
 	}
 }
 
+// The client follows so many redirections, while a cluster is changed; then a later
+// attempt will find the node.
+func TestARedirectionThatAClustersClientGivesUpIsTriedAgain(t *testing.T) {
+	s := newMini(t)
+	s.mini.SetError("MOVED 3999 " + s.Address)
+	s.Server.Cluster = true
+	out, err := harness(t, &watched{Strings: redislookup.Strings[row]{Server: s.Server}}, batchasync.MaxAttempts(3), batchasync.RetryInterval(1)).Bundle(keys(5)...)
+	require.NoError(t, err)
+	require.Len(t, out.Failures(), 5)
+	f := out.Failures()[0].Value.(batchasync.Failure[string])
+	require.Contains(t, f.Error, "MOVED")
+	require.NotContains(t, f.Error, "set Cluster")
+	require.False(t, f.Permanent)
+	require.Equal(t, 3, f.Attempts)
+}
+
 func TestMissingKeysCostOneMoreCommand(t *testing.T) {
 	s := newReal(t)
 	_, err := lookup(t, &redislookup.Strings[string]{Server: s.Server, Prefix: prefix}, "a", "b", "c")

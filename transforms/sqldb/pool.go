@@ -7,7 +7,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 )
 
 // A Pool is a worker process's connections to a database.
@@ -30,7 +29,7 @@ func (p *Pool) Do(ctx context.Context, f func(*sql.Conn) error) error {
 		// The error is the only way to have database/sql close a connection.
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
-	if err := conn.Close(); failed == nil && err != nil && !errors.Is(err, sql.ErrConnDone) {
+	if err := conn.Close(); failed == nil {
 		failed = err
 	}
 	return p.Error(failed)

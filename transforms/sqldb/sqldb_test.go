@@ -308,6 +308,32 @@ func TestAConnectionThatIsReadOnlyOrLostIsNotUsedAgain(t *testing.T) {
 	require.NotEqual(t, second, backend("SELECT 1 FROM nowhere"), "the second was killed")
 }
 
+func TestACallThatWaitsForAConnectionGetsNoneThatIsReadOnly(t *testing.T) {
+	rotatingDSN = servertest.Postgres(t).DSN
+	pool, err := sqldb.Database{Driver: sqldb.PostgreSQL, DSNFunc: "rotating", MaxConns: 1}.Open(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pool.Close()) }()
+	var first, second int
+	pid := func(conn *sql.Conn, to *int) error {
+		return conn.QueryRowContext(t.Context(), "SELECT pg_backend_pid()").Scan(to)
+	}
+	waited := make(chan error, 1)
+	err = pool.Do(t.Context(), func(conn *sql.Conn) error {
+		if err := pid(conn, &first); err != nil {
+			return err
+		}
+		go func() {
+			waited <- pool.Do(t.Context(), func(conn *sql.Conn) error { return pid(conn, &second) })
+		}()
+		require.Eventually(t, func() bool { return pool.Stats().WaitCount > 0 }, time.Minute, time.Millisecond)
+		_, err := conn.ExecContext(t.Context(), "BEGIN READ ONLY; CREATE TABLE x ()")
+		return err
+	})
+	require.ErrorContains(t, err, "read-only transaction")
+	require.NoError(t, <-waited)
+	require.NotEqual(t, first, second)
+}
+
 func TestQuoteKeepsAnyNameAName(t *testing.T) {
 	require.Equal(t, `"public"."my ""table"""`, sqldb.PostgreSQL.Quote("public", `my "table"`))
 	require.Equal(t, "`air`.`a``b`", sqldb.MySQL.Quote("air", "a`b"))
