@@ -326,7 +326,10 @@ func TestACallThatWaitsForAConnectionGetsNoneThatIsReadOnly(t *testing.T) {
 			waited <- pool.Do(t.Context(), func(conn *sql.Conn) error { return pid(conn, &second) })
 		}()
 		require.Eventually(t, func() bool { return pool.Stats().WaitCount > 0 }, time.Minute, time.Millisecond)
-		_, err := conn.ExecContext(t.Context(), "BEGIN READ ONLY; CREATE TABLE x ()")
+		if _, err := conn.ExecContext(t.Context(), "SET default_transaction_read_only = on"); err != nil {
+			return err
+		}
+		_, err := conn.ExecContext(t.Context(), "CREATE TABLE x ()")
 		return err
 	})
 	require.ErrorContains(t, err, "read-only transaction")
