@@ -4,6 +4,7 @@
 package sqlwrite_test
 
 import (
+	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"math"
@@ -125,6 +126,18 @@ func keyOfAnOddKindFailsAlone(t *testing.T, s server) {
 	require.Contains(t, errs[2], `the key's column "a": an odd code`)
 	require.Zero(t, out.Counter(batchasync.MetricsNamespace, "bisections"))
 	require.Equal(t, 2, s.Count("n"))
+}
+
+func TestKeysOfSeveralColumnsAreToldApart(t *testing.T) {
+	s := sqlite(t)
+	s.Run("CREATE TABLE city (code TEXT, name TEXT, people BIGINT, PRIMARY KEY (code, name))")
+	w := sqlwrite.Writer[nullable]{Database: s.Database, Table: "city", Key: []string{"code", "name"}}
+	var rows []nullable
+	for _, key := range [][2]string{{"a", "bc"}, {"ab", "c"}, {"a:", "b"}, {"a", ":b"}, {"1", "aaaaaaaaa0"}, {"10aaaaaaaaa", ""}} {
+		rows = append(rows, nullable{new(key[0]), sql.NullString{String: key[1], Valid: true}, 1})
+	}
+	require.Len(t, write(t, w, rows).Results(), len(rows))
+	require.Equal(t, len(rows), s.Count("city"))
 }
 
 type document struct {

@@ -41,9 +41,6 @@ type lists[Row any] struct {
 
 func openLists[Row any](ctx context.Context, pool *sqldb.Pool, l *layout[Row], table string) (store[Row], error) {
 	s := &lists[Row]{layout: l, pool: pool, table: table, most: mostParameters[pool.Driver] / len(l.columns), statements: map[int]*sql.Stmt{}}
-	if s.most == 0 {
-		return nil, batchasync.Permanent(fmt.Errorf("a row has %d columns, and a statement of %s at most %d parameters", len(l.columns), pool.Driver, mostParameters[pool.Driver]))
-	}
 	if pool.Driver == sqldb.MySQL {
 		if err := s.checkUnique(ctx); err != nil {
 			return nil, err

@@ -225,6 +225,7 @@ func rowWithoutAKeyFailsAlone(t *testing.T, s server) {
 	out := write(t, w, []nullable{{new("a"), name, 1}, {nil, name, 2}, {new("b"), sql.NullString{}, 3}})
 	require.Len(t, out.Results(), 1)
 	require.Len(t, out.Failures(), 2)
+	require.True(t, out.Failures()[0].Value.(batchasync.Failure[nullable]).Permanent)
 	require.Contains(t, out.Failures()[0].Value.(batchasync.Failure[nullable]).Error, `"code" is NULL`)
 	require.Contains(t, out.Failures()[1].Value.(batchasync.Failure[nullable]).Error, `"name" is NULL`)
 	require.Equal(t, 1, s.Count("city"))
