@@ -66,6 +66,7 @@ type modelServer struct {
 	maxTokens int
 	before    func(n int, w http.ResponseWriter) (answered bool)
 	change    func(answer map[string]any)
+	last      call
 }
 
 type call struct {
@@ -101,6 +102,7 @@ func (s *modelServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.calls = append(s.calls, c.Input)
+	s.last = c
 	s.at = append(s.at, time.Now())
 	s.headers = append(s.headers, r.Header)
 	n := len(s.calls)
@@ -173,6 +175,8 @@ func TestTextsBecomeVectors(t *testing.T) {
 		batchasynctest.RequireExactlyOnce(t, in, out, vector)
 		require.Len(t, out.Results(), 1000)
 		require.Len(t, s.calls, 16)
+		require.Equal(t, 3, s.last.Dimensions)
+		require.Equal(t, "m", s.last.Model)
 		require.Equal(t, "Bearer sk-t0psecret", s.headers[0].Get("Authorization"))
 		var total int64
 		for _, e := range in {
@@ -272,16 +276,34 @@ func TestATextThatIsTooLongFailsAlone(t *testing.T) {
 	}
 }
 
-func TestARefusalThatNamesAnotherParameterIsNotHalved(t *testing.T) {
-	s := serve(t)
-	s.before = func(_ int, w http.ResponseWriter) bool {
-		refuse(w, 400, "no such dimensions", "", "dimensions")
-		return true
+func TestARefusalIsHalvedUnlessItNamesAnotherParameter(t *testing.T) {
+	for name, test := range map[string]struct {
+		body   string
+		halved bool
+	}{
+		"another parameter": {`{"error": {"param": "dimensions"}}`, false},
+		"the input":         {`{"error": {"param": "input"}}`, true},
+		"one of the inputs": {`{"error": {"param": "$.input[3]"}}`, true},
+		"none":              {`{"error": {"param": null}}`, true},
+		"an empty one":      {`{"error": {"param": ""}}`, true},
+		"no parameter's":    {`{"error": {"param": ["dimensions"]}}`, true},
+		"an odd error":      {`{"error": "too long"}`, true},
+		"no JSON":           {`too long`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t)
+			s.before = func(_ int, w http.ResponseWriter) bool {
+				w.WriteHeader(400)
+				_, _ = io.WriteString(w, test.body)
+				return true
+			}
+			out, err := batchasynctest.NewHarness(t, batchasync.New(s.model(), fast()...)).Bundle(texts(8)...)
+			require.NoError(t, err)
+			require.Len(t, out.Failures(), 8)
+			require.True(t, out.Failures()[0].Value.(batchasync.Failure[string]).Permanent)
+			require.Len(t, s.calls, map[bool]int{false: 1, true: 15}[test.halved])
+		})
 	}
-	out, err := batchasynctest.NewHarness(t, batchasync.New(s.model(), fast()...)).Bundle(texts(50)...)
-	require.NoError(t, err)
-	require.Len(t, out.Failures(), 50)
-	require.Len(t, s.calls, 1)
 }
 
 func TestATextAtTheLimitsIsSent(t *testing.T) {
@@ -295,6 +317,7 @@ func TestATextAtTheLimitsIsSent(t *testing.T) {
 	require.NoError(t, err)
 	batchasynctest.RequireExactlyOnce(t, in, out, vector)
 	require.Empty(t, out.Failures())
+	require.Equal(t, 3+2*4, (&embed.Model{}).ResultSize(embed.Vector{Text: "日", Embedding: []float32{1, 2}}))
 	require.Equal(t, 5, (&embed.Model{}).ElementSize("日"), "a token a byte, one at the begin and one at the end")
 }
 
@@ -542,6 +565,31 @@ func TestAPipelineOfEachKind(t *testing.T) {
 			defer cancel()
 			_, err := beam.Run(ctx, engine, p)
 			require.NoError(t, err)
+		})
+	}
+}
+
+func TestBatchesAreMadeByTheModelsLimits(t *testing.T) {
+	for name, limit := range map[string]func(*embed.Model){
+		"texts":  func(m *embed.Model) { m.MaxItems = 7 },
+		"tokens": func(m *embed.Model) { m.MaxTokens = 60 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t)
+			m := s.model()
+			limit(m)
+			var all []string
+			for i := range 50 {
+				all = append(all, fmt.Sprint("text ", i))
+			}
+			p, scope := beam.NewPipelineWithRoot()
+			embed.ParDo(scope, m, beam.CreateList(scope, all))
+			result, err := beam.Run(t.Context(), "prism", p)
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, len(s.calls), 50/7)
+			for _, counter := range result.Metrics().AllMetrics().Counters() {
+				require.NotEqual(t, "bisections", counter.Name(), "a batch was more than the model takes")
+			}
 		})
 	}
 }

@@ -184,7 +184,7 @@ func (m *Model) Call(ctx context.Context, texts []string) ([]Vector, error) {
 	}
 	answer, err := m.Post(ctx, "application/json", body)
 	if err != nil {
-		return nil, m.refused(err, len(send), estimate)
+		return nil, m.refused(err, estimate)
 	}
 	embeddings, used, err := m.read(answer, len(send))
 	if err != nil {
@@ -207,7 +207,7 @@ func (m *Model) Call(ctx context.Context, texts []string) ([]Vector, error) {
 }
 
 // refused says what an error of Post means for a batch of texts.
-func (m *Model) refused(err error, texts, estimate int) error {
+func (m *Model) refused(err error, estimate int) error {
 	status, ok := errors.AsType[*httpcall.StatusError](err)
 	if !ok {
 		return err
@@ -224,15 +224,13 @@ func (m *Model) refused(err error, texts, estimate int) error {
 			return batchasync.Permanent(err) // it is not time that helps, but money
 		}
 		if status.Header.Get("Retry-After") == "" {
-			wait := shortage(status.Header, estimate)
-			m.Hold(wait)
-			return batchasync.RetryAfter(err, min(wait, httpcall.MaxRetryAfter))
+			m.Hold(shortage(status.Header, estimate))
 		}
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		// What OpenAI calls the input may be input, input[3] or $.input; a
 		// server that names nothing is given the benefit of the doubt.
 		param, named := body.Error.Param.(string)
-		if texts > 1 && (!named || param == "" || strings.Contains(param, "input")) {
+		if !named || param == "" || strings.Contains(param, "input") {
 			return batchasync.Halve(err)
 		}
 	}
