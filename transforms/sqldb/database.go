@@ -189,10 +189,7 @@ func connectMySQL(ctx context.Context, dsn, origin string) (driver.Conn, error) 
 }
 
 func sqliteDSN(dsn string) string {
-	if strings.Contains(dsn, "busy_timeout") {
-		return dsn
-	}
-	separator := "?"
+	separator := "?" // behind a busy_timeout of the name's own, which counts
 	if strings.Contains(dsn, "?") {
 		separator = "&"
 	}

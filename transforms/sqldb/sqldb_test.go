@@ -219,7 +219,7 @@ func TestSQLiteWaitsForALockAsLongAsTheDSNSays(t *testing.T) {
 }
 
 func TestMySQLDefaultsHoldWhateverThePasswordIs(t *testing.T) {
-	server := servertest.MariaDB(t)
+	server := servertest.MariaDB(t, "--max-allowed-packet=1M")
 	admin, err := sql.Open("mysql", server.AdminDSN)
 	require.NoError(t, err)
 	const password = "?tls=false&parseTime=false&sql_mode=x"
@@ -236,6 +236,8 @@ func TestMySQLDefaultsHoldWhateverThePasswordIs(t *testing.T) {
 	require.NotEmpty(t, cipher)
 	require.NoError(t, pool.QueryRowContext(t.Context(), "SELECT @@sql_mode, TIMESTAMP '2020-01-02 03:04:05'").Scan(&mode, &at))
 	require.Contains(t, mode, "STRICT_ALL_TABLES")
+	_, err = pool.ExecContext(t.Context(), "SELECT '"+strings.Repeat("x", 2<<20)+"'")
+	require.ErrorIs(t, err, mysql.ErrPktTooLarge)
 
 	// And give way to what the data source name says.
 	rotatingDSN = strings.TrimSuffix(rotatingDSN, "?tls=false") + "?maxAllowedPacket=2000&sql_mode=%27%27&parseTime=false"
