@@ -29,9 +29,8 @@ func (p *Pool) Do(ctx context.Context, f func(*sql.Conn) error) error {
 		// The error is the only way to have database/sql close a connection.
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
-	if err := conn.Close(); failed == nil {
-		failed = err
-	}
+	// It fails for a connection only that has been closed.
+	_ = conn.Close()
 	return p.Error(failed)
 }
 
