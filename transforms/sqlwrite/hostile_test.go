@@ -166,6 +166,42 @@ func TestMySQLTakesWhatIsLargerThanItsLargestPacket(t *testing.T) {
 	require.Equal(t, 63, s.Count("n"))
 }
 
+func TestMySQLStatementOfASizeIsPreparedOnce(t *testing.T) {
+	s := mariadb(t)
+	w := s.numbers()
+	prepared := func() (n int) {
+		var name string
+		require.NoError(t, s.QueryRowContext(t.Context(), "SHOW GLOBAL STATUS LIKE 'Com_stmt_prepare'").Scan(&name, &n))
+		return n
+	}
+	require.NoError(t, w.Setup(t.Context()))
+	before := prepared()
+	for range 20 {
+		_, err := w.Call(t.Context(), numbersTo(10))
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, prepared()-before)
+	for size := range 30 { // more than are kept
+		_, err := w.Call(t.Context(), numbersTo(size))
+		require.NoError(t, err)
+	}
+	s.hasNumbers(29)
+	require.NoError(t, w.Teardown(t.Context()))
+}
+
+func TestPostgreSQLBatchesAreCopiedFrom5000RowsOn(t *testing.T) {
+	s := postgres(t, "log_statement=all")
+	w := s.numbers()
+	require.NoError(t, w.Setup(t.Context()))
+	for _, size := range []int{4999, 5000} {
+		_, err := w.Call(t.Context(), numbersTo(size))
+		require.NoError(t, err)
+		s.hasNumbers(size)
+		require.Equal(t, size == 5000, strings.Contains(s.Log(), `copy "pg_temp"`), size)
+	}
+	require.NoError(t, w.Teardown(t.Context()))
+}
+
 func TestPostgreSQLKeysThatAreEqualToTheServerAlone(t *testing.T) {
 	s := postgres(t)
 	s.Run("CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
