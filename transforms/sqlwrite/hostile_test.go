@@ -25,6 +25,7 @@ func init() {
 	sqlwrite.Register[moment]()
 	sqlwrite.Register[oddKey]()
 	sqlwrite.Register[document]()
+	sqlwrite.Register[exotic]()
 }
 
 type narrow struct {
@@ -192,14 +193,42 @@ func TestMySQLStatementOfASizeIsPreparedOnce(t *testing.T) {
 func TestPostgreSQLBatchesAreCopiedFrom5000RowsOn(t *testing.T) {
 	s := postgres(t, "log_statement=all")
 	w := s.numbers()
-	require.NoError(t, w.Setup(t.Context()))
-	for _, size := range []int{4999, 5000} {
-		_, err := w.Call(t.Context(), numbersTo(size))
+	for _, test := range []struct {
+		from, size int
+		copied     bool
+	}{{-1, 6000, false}, {0, 4999, false}, {0, 5000, true}} {
+		w.CopyFrom = test.from
+		require.NoError(t, w.Setup(t.Context()))
+		_, err := w.Call(t.Context(), numbersTo(test.size))
 		require.NoError(t, err)
-		s.hasNumbers(size)
-		require.Equal(t, size == 5000, strings.Contains(s.Log(), `copy "pg_temp"`), size)
+		require.Equal(t, test.copied, strings.Contains(s.Log(), `copy "pg_temp"`), "%+v", test)
+		require.NoError(t, w.Teardown(t.Context()))
 	}
-	require.NoError(t, w.Teardown(t.Context()))
+	s.hasNumbers(6000)
+}
+
+type exotic struct {
+	ID     int64
+	Small  uint8
+	Lsn    string
+	Amount string
+	Words  string
+}
+
+func TestPostgreSQLTypesThatTheDriverDoesNotKnow(t *testing.T) {
+	s := postgres(t)
+	s.Run("CREATE TABLE n (id BIGINT PRIMARY KEY, small SMALLINT, lsn PG_LSN, amount MONEY, words TSQUERY)")
+	for _, from := range []int{-1, 1} {
+		w := sqlwrite.Writer[exotic]{Database: s.Database, Table: "n", Key: []string{"id"}, CopyFrom: from}
+		out := write(t, w, []exotic{{1, 200, "16/B374D848", "$1.50", "fat & rat"}, {2, 2, "SECRET", "1", "cat"}})
+		require.Len(t, out.Results(), 1)
+		require.Len(t, out.Failures(), 1)
+		require.NotContains(t, out.Failures()[0].Value.(batchasync.Failure[exotic]).Error, "SECRET")
+		var all string
+		require.NoError(t, s.QueryRowContext(t.Context(), "SELECT row(n.*)::text FROM n").Scan(&all))
+		require.Equal(t, `(1,200,16/B374D848,$1.50,"'fat' & 'rat'")`, all)
+		s.Run("DELETE FROM n")
+	}
 }
 
 func TestPostgreSQLKeysThatAreEqualToTheServerAlone(t *testing.T) {
