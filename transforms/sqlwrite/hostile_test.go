@@ -202,9 +202,44 @@ func TestPostgreSQLBatchesAreCopiedFrom5000RowsOn(t *testing.T) {
 		_, err := w.Call(t.Context(), numbersTo(test.size))
 		require.NoError(t, err)
 		require.Equal(t, test.copied, strings.Contains(s.Log(), `copy "pg_temp"`), "%+v", test)
+		if test.copied { // the second one finds the temporary table, and nothing in it
+			_, err := w.Call(t.Context(), numbersTo(5000))
+			require.NoError(t, err)
+			require.Equal(t, 2, strings.Count(s.Log(), `copy "pg_temp"`))
+			require.Equal(t, 1, strings.Count(s.Log(), "CREATE TEMPORARY TABLE"))
+		}
 		require.NoError(t, w.Teardown(t.Context()))
 	}
 	s.hasNumbers(6000)
+}
+
+func TestPostgreSQLTableOfTheTemporaryOnesName(t *testing.T) {
+	s := postgres(t)
+	s.Run("CREATE TABLE sqlwrite_stage (id BIGINT, twice BIGINT)")
+	s.Run("INSERT INTO sqlwrite_stage VALUES (-1, -2)")
+	s.Run("ALTER ROLE CURRENT_USER SET search_path = public, pg_temp")
+	w := s.numbers()
+	w.CopyFrom = 1
+	require.Empty(t, write(t, w, numbersTo(10)).Failures())
+	s.hasNumbers(10)
+	require.Equal(t, 1, s.Count("public.sqlwrite_stage"))
+}
+
+func TestSetupThatFailsLeavesNoConnection(t *testing.T) {
+	s := postgres(t)
+	w := s.writer("nowhere", "code")
+	require.ErrorContains(t, w.Setup(t.Context()), "the table nowhere")
+	require.Eventually(t, func() bool { return s.Count("pg_stat_activity WHERE usename = CURRENT_USER") == 1 }, time.Minute, 10*time.Millisecond)
+	require.NoError(t, w.Teardown(t.Context()))
+}
+
+func TestSQLiteWritersWaitInOrder(t *testing.T) {
+	s := sqlite(t)
+	w := s.numbers()
+	w.Database.DSN += "?_pragma=busy_timeout(1)"
+	out := write(t, w, numbersTo(5000), batchasync.BatchSize(10))
+	require.Len(t, out.Results(), 5000)
+	require.Zero(t, out.Counter(batchasync.MetricsNamespace, "retries"))
 }
 
 type exotic struct {

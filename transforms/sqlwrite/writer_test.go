@@ -229,6 +229,8 @@ func rowWithoutAKeyFailsAlone(t *testing.T, s server) {
 	require.Contains(t, out.Failures()[0].Value.(batchasync.Failure[nullable]).Error, `"code" is NULL`)
 	require.Contains(t, out.Failures()[1].Value.(batchasync.Failure[nullable]).Error, `"name" is NULL`)
 	require.Equal(t, 1, s.Count("city"))
+	out = write(t, w, []nullable{{nil, name, 2}})
+	require.Contains(t, out.Failures()[0].Value.(batchasync.Failure[nullable]).Error, `"code" is NULL`)
 }
 
 func retriedBundle(t *testing.T, s server) {
