@@ -360,5 +360,6 @@ func TestSentinelsMayWantCredentialsOfTheirOwn(t *testing.T) {
 	require.Equal(t, 1, got["k1"].N)
 
 	t.Setenv("TEST_SENTINEL_PASSWORD", "")
+	source.TLS = true
 	require.ErrorContains(t, source.Setup(t.Context()), "PasswordEnv TEST_SENTINEL_PASSWORD: it is empty on this worker")
 }
