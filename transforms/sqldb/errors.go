@@ -138,6 +138,9 @@ func postgresKind(err *pgconn.PgError) kind {
 			return transient
 		}
 	case "54000":
+		if strings.Contains(err.Message, "row") { // one of the batch, or a key of its
+			return permanent
+		}
 		return tooLarge
 	}
 	switch err.Code[:min(2, len(err.Code))] {

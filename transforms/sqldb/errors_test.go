@@ -85,6 +85,7 @@ func TestWhatIsTransientIsTriedAgainAndWhatIsWrongIsNot(t *testing.T) {
 		pg("28P01", `password authentication failed for user "joe"`), pg("40002", "integrity"), pg("0A000", "not supported"),
 		pg("22P02", `invalid input syntax for type integer: "SE"CRET"`), pg("23505", `duplicate key value violates unique constraint "city_pkey"`),
 		pg("22001", "value too long for type character varying(3)"),
+		pg("54000", "row is too big: size 9000, maximum size 8160"), pg("54000", `index row size 2800 exceeds btree version 4 maximum 2704 for index "city_pkey"`),
 		pg("22P02", "ungültige Eingabesyntax für Typ integer: »SECRET«"), pg("22P02", "syntaxe en entrée invalide pour le type integer : « SE»CRET »"),
 		pg("57014", "COPY from stdin failed: "+encoding("SECRET").Error()), pg("57014", "COPY from stdin failed: "+encoding("SECRET\n into binary format for x (OID 1): CRET").Error()),
 		pg("57014", "COPY from stdin failed: the row's own Value is at odds with itself"),
@@ -96,14 +97,22 @@ func TestWhatIsTransientIsTriedAgainAndWhatIsWrongIsNot(t *testing.T) {
 		encoding("SECRET"), encoding([]string{"SECRET", "into binary format"}),
 		errors.New(`strconv.ParseInt: parsing "SECRET": invalid syntax`),
 	}
-	halved := []error{pg("54000", "too large"), my(1153, "Got a packet bigger than 'max_allowed_packet' bytes"), mysql.ErrPktTooLarge}
+	halved := []error{pg("54000", "out of memory"), my(1153, "Got a packet bigger than 'max_allowed_packet' bytes"), mysql.ErrPktTooLarge}
 
 	failures = append(append(append([]error{}, again...), never...), halved...)
 	for i, err := range failures {
-		h := batchasynctest.NewHarness(t, batchasync.New(failing{}, batchasync.MaxAttempts(2), batchasync.RetryInterval(1), batchasync.BatchSize(1)))
-		out, bundle := h.Bundle(batchasynctest.Values(i)...)
+		h := batchasynctest.NewHarness(t, batchasync.New(failing{}, batchasync.MaxAttempts(2), batchasync.RetryInterval(1)))
+		out, bundle := h.Bundle(batchasynctest.Values(i, i)...)
 		require.NoError(t, bundle)
-		require.Len(t, out.Failures(), 1)
+		require.Len(t, out.Failures(), 2)
+		calls := 1
+		switch {
+		case i < len(again):
+			calls = 2
+		case i >= len(again)+len(never):
+			calls = 3
+		}
+		require.Equal(t, int64(calls), out.Counter(batchasync.MetricsNamespace, "calls"), "%v", err)
 		failure := out.Failures()[0].Value.(batchasync.Failure[int])
 		require.Equal(t, i >= len(again), failure.Permanent, "%v: %+v", err, failure)
 		require.NotContains(t, failure.Error, "CRET", "%v", err)

@@ -36,11 +36,14 @@ func TestPostgreSQLBatchesAreCopiedFrom5000RowsOn(t *testing.T) {
 		require.NoError(t, w.Setup(t.Context()))
 		_, err := w.Call(t.Context(), numbersTo(test.size))
 		require.NoError(t, err)
-		require.Equal(t, test.copied, strings.Contains(s.Log(), `copy "pg_temp"`), "%+v", test)
+		copies := func() int { return strings.Count(s.Log(), `copy "pg_temp"`) } // which may come later
+		if !test.copied {
+			require.Zero(t, copies(), "%+v", test)
+		}
 		if test.copied { // the second one finds the temporary table, and nothing in it
 			_, err := w.Call(t.Context(), numbersTo(5000))
 			require.NoError(t, err)
-			require.Equal(t, 2, strings.Count(s.Log(), `copy "pg_temp"`))
+			require.Eventually(t, func() bool { return copies() == 2 }, time.Minute, time.Millisecond)
 			require.Equal(t, 1, strings.Count(s.Log(), "CREATE TEMPORARY TABLE"))
 		}
 		require.NoError(t, w.Teardown(t.Context()))
