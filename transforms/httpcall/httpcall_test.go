@@ -499,6 +499,16 @@ func TestAnErrorOfTheConnectionShowsNoQuery(t *testing.T) {
 	require.ErrorContains(t, err, "after 4 attempts")
 }
 
+func TestAnAnswerMayHaveAsManyBytesAsItsMost(t *testing.T) {
+	const answer = `["a"]`
+	s := serve(t, always(200, answer))
+	for most, taken := range map[int64]bool{int64(len(answer)): true, int64(len(answer)) - 1: false} {
+		c := &texts{Endpoint: httpcall.Endpoint{URL: s.URL, MaxAnswerBytes: most}}
+		_, err := batchasynctest.NewHarness(t, batchasync.New(c, batchasync.FailBundle())).Bundle(batchasynctest.Values("a")...)
+		require.Equal(t, taken, err == nil, "%d: %v", most, err)
+	}
+}
+
 func TestA413TellsTheBatchSize(t *testing.T) {
 	var refused atomic.Int64
 	s := serve(t, func(n int, w http.ResponseWriter, r *http.Request, body string) {

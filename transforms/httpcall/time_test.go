@@ -134,6 +134,22 @@ func TestADateCountsByTheServicesClock(t *testing.T) {
 	require.Equal(t, 30*time.Second, retryAfter(h))
 }
 
+func TestAHoldIsBoundedAndNeverShortened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &Endpoint{URL: "https://x"}
+		e.Hold(time.Minute) // before Setup there is nothing to hold
+		require.Zero(t, e.HoldUntil())
+		require.NoError(t, e.Setup(t.Context()))
+		e.Hold(time.Minute)
+		e.Hold(time.Second)
+		e.Hold(-time.Second)
+		require.Equal(t, time.Minute, time.Until(e.HoldUntil()))
+		e.Hold(24 * time.Hour)
+		require.Equal(t, MaxRetryAfter, time.Until(e.HoldUntil()))
+		require.NoError(t, e.Teardown(t.Context()))
+	})
+}
+
 func TestACallThatItsContextEndedSaysSo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	e := &Endpoint{conn: &connection{shown: "https://x"}}
