@@ -140,12 +140,9 @@ func (s *postgres[Row]) arrays(rows []Row) []any {
 	parameters := make([]any, len(s.columns))
 	for column, index := range s.fields {
 		t := reflect.TypeFor[Row]().FieldByIndex(index).Type
-		if t.Kind() == reflect.Uint8 {
-			t = reflect.TypeFor[int16]() // a slice of bytes would be a bytea
-		}
 		values := reflect.MakeSlice(reflect.SliceOf(t), len(rows), len(rows))
 		for i := range rows {
-			values.Index(i).Set(all.Index(i).FieldByIndex(index).Convert(t))
+			values.Index(i).Set(all.Index(i).FieldByIndex(index))
 		}
 		parameters[column] = values.Interface()
 	}

@@ -84,6 +84,11 @@ func TestPostgreSQLTypesThatTheDriverDoesNotKnow(t *testing.T) {
 	s.Run("CREATE TABLE n (id BIGINT PRIMARY KEY, small SMALLINT, lsn PG_LSN, amount MONEY, words TSQUERY)")
 	for _, from := range []int{-1, 1} {
 		w := sqlwrite.Writer[exotic]{Database: s.Database, Table: "n", Key: []string{"id"}, CopyFrom: from}
+		require.Zero(t, write(t, w, []exotic{{1, 255, "0/1", "1", "a"}, {3, 0, "0/1", "1", "a"}}).Counter(batchasync.MetricsNamespace, "bisections"))
+		var sum int
+		require.NoError(t, s.QueryRowContext(t.Context(), "SELECT SUM(small) FROM n").Scan(&sum))
+		require.Equal(t, 255, sum)
+		s.Run("DELETE FROM n WHERE id = 3")
 		out := write(t, w, []exotic{{1, 200, "16/B374D848", "$1.50", "fat & rat"}, {2, 2, "SECRET", "1", "cat"}})
 		require.Len(t, out.Results(), 1)
 		require.Len(t, out.Failures(), 1)
