@@ -684,21 +684,6 @@ func TestSetupGetsAContextThatOutlivesTheBundle(t *testing.T) {
 	require.NoError(t, kept.Err())
 }
 
-func TestASetupThatFailsFailsTheBundleAndIsTriedAgain(t *testing.T) {
-	n := 0
-	h := batchasynctest.NewHarness(t, batchasync.New(&script{setup: func(context.Context) error {
-		n++
-		if n == 1 {
-			return errors.New("no route to host")
-		}
-		return nil
-	}}))
-	_, err := h.Bundle(numbers(1)...)
-	require.ErrorContains(t, err, "set up the caller: no route to host")
-	_, err = h.Bundle(numbers(1)...)
-	require.NoError(t, err)
-}
-
 var (
 	userCounter      = beam.NewCounter("user", "rows")
 	userDistribution = beam.NewDistribution("user", "sizes")

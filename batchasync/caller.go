@@ -45,8 +45,10 @@ type Caller[In, Out any] interface {
 
 // A SetupCaller prepares itself on the worker: Setup runs once for each worker
 // process and transform, before the first call, and again if the caller has
-// been torn down in between. An error fails the bundle, and the next bundle
-// tries again. ctx does not end with the bundle, so clients may keep it.
+// been torn down in between. If it fails it is called again, as Call is: up to
+// MaxAttempts and within MaxElapsed, after a backoff or what RetryAfter says, unless
+// the error is Permanent or Retryable refuses it. Then the bundle fails, and the next
+// one begins anew. ctx does not end with the bundle, so clients may keep it.
 type SetupCaller interface {
 	Setup(ctx context.Context) error
 }

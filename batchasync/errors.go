@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/batchasync/beam-batchasync/batchasync/internal/attempt"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
 )
 
 // Permanent marks an error of Call, or of one element, as one that another
@@ -225,6 +226,17 @@ func count(n int, noun string) string {
 
 // Unwrap returns Err.
 func (e *CallError) Unwrap() error { return e.Err }
+
+// classify asks the caller as well, guarded.
+func (m *methods[In, Out]) classify(err error, n int) attempt.Verdict {
+	verdict, broken := guard.Run("Retryable", func() (attempt.Verdict, error) {
+		return classify(err, n, m.retryable), nil
+	})
+	if broken != nil {
+		return attempt.Verdict{Permanent: true, Err: fmt.Errorf("%w, asked about: %w", broken, err)}
+	}
+	return verdict
+}
 
 // classify judges an error that Call returned for n elements. The outermost
 // mark counts: Permanent(&BatchError{…}) says that none of its elements is

@@ -5,7 +5,6 @@ package batchasync
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -320,15 +319,9 @@ func (b *sending[K, In, Out]) judge(end attempt.End) pool.Outcome {
 	return pool.Ignored
 }
 
-// Classify implements attempt.Service: it asks the caller, guarded.
+// Classify implements attempt.Service.
 func (b *sending[K, In, Out]) Classify(err error, n int) attempt.Verdict {
-	verdict, broken := guard.Run("Retryable", func() (attempt.Verdict, error) {
-		return classify(err, n, b.methods.retryable), nil
-	})
-	if broken != nil {
-		return attempt.Verdict{Permanent: true, Err: fmt.Errorf("%w, asked about: %w", broken, err)}
-	}
-	return verdict
+	return b.methods.classify(err, n)
 }
 
 // Pause implements attempt.Service.
@@ -378,19 +371,4 @@ func (s *sender[K, In, Out]) callContext(ctx context.Context, batchID string, at
 		info:       Info{batchID, attempt, s.bundleID, s.config.Transform},
 		pTransform: s.pTransform,
 	}
-}
-
-// use makes sure that the shared caller is set up, and holds it until
-// Shared.Done.
-func (s *sender[K, In, Out]) use(ctx context.Context) error {
-	if s.pool.Shared.TryUse() {
-		return nil
-	}
-	// Clients keep the context that they were made with: Setup's does not end
-	// with the bundle.
-	setup := s.callContext(context.WithoutCancel(ctx), "", 0)
-	if err := s.pool.Shared.Use(ctx, setup); err != nil {
-		return fmt.Errorf("set up the caller: %w", err)
-	}
-	return nil
 }

@@ -34,10 +34,10 @@ type Policy struct {
 	Early       bool          // Service.Progress wants to hear of elements as they end
 }
 
-// backoff is the wait after the n-th attempt. Full jitter, as in Marc Brooker's
+// Backoff is the wait after the n-th attempt. Full jitter, as in Marc Brooker's
 // "Exponential Backoff And Jitter": it spreads the retries of many workers
 // better than a wait of which only a part is random.
-func (p Policy) backoff(n int) time.Duration {
+func (p Policy) Backoff(n int) time.Duration {
 	if p.Fixed > 0 {
 		return p.Fixed
 	}
@@ -467,7 +467,7 @@ func (l *life[In, Out]) failed(results []Out, err error, verdict Verdict) (more 
 	}
 	wait := verdict.RetryAfter
 	if wait == 0 {
-		wait = l.policy.backoff(max(counted, 1))
+		wait = l.policy.Backoff(max(counted, 1))
 	}
 	switch {
 	case (verdict.TooLarge || verdict.Halve) && w.info.Size > 1 && !l.spent(0):

@@ -459,7 +459,7 @@ func TestBackoffStaysWithinItsBound(t *testing.T) {
 		p.Initial = time.Duration(rapid.Int64Range(0, int64(p.Max)).Draw(rt, "initial"))
 		n := rapid.IntRange(1, 100).Draw(rt, "n")
 		for range 50 {
-			d := p.backoff(n)
+			d := p.Backoff(n)
 			require.GreaterOrEqual(rt, d, time.Duration(0))
 			require.LessOrEqual(rt, d, bound(p.Initial, p.Max, n))
 		}
@@ -473,7 +473,7 @@ func TestBackoffHasFullJitter(t *testing.T) {
 			limit := bound(initial, most, n)
 			low, high := limit, time.Duration(0)
 			for range 3000 {
-				d := Policy{Initial: initial, Max: most}.backoff(n)
+				d := Policy{Initial: initial, Max: most}.Backoff(n)
 				low, high = min(low, d), max(high, d)
 			}
 			// That 3000 draws miss a hundredth of the range is less likely
@@ -483,7 +483,7 @@ func TestBackoffHasFullJitter(t *testing.T) {
 			require.LessOrEqual(t, high, limit)
 		})
 	}
-	require.Equal(t, time.Minute, Policy{Initial: initial, Max: most, Fixed: time.Minute}.backoff(60), "a fixed wait has none")
+	require.Equal(t, time.Minute, Policy{Initial: initial, Max: most, Fixed: time.Minute}.Backoff(60), "a fixed wait has none")
 }
 
 func TestTheBackoffGrowsWithTheAttempts(t *testing.T) {
