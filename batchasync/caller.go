@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -288,6 +289,9 @@ type FuncCaller[In, Out any] struct {
 // RegisterFunc, in an init function.
 func Func[In, Out any](f func(context.Context, []In) ([]Out, error)) FuncCaller[In, Out] {
 	name := funcName(f)
+	if closure.MatchString(name) {
+		panic(fmt.Sprintf("batchasync.Func: %s is a function literal, which can't travel: declare it by a name in its package, and register that", name))
+	}
 	if got, ok := funcs.Load(name); !ok || reflect.ValueOf(got).Pointer() != reflect.ValueOf(f).Pointer() {
 		panic(fmt.Sprintf("batchasync.Func: %s is not registered; add to an init function: batchasync.RegisterFunc(%s)", name, shortName(name)))
 	}
@@ -305,6 +309,9 @@ func (c FuncCaller[In, Out]) Call(ctx context.Context, batch []In) ([]Out, error
 
 // funcs are the registered functions by name.
 var funcs sync.Map
+
+// closure is how Go names function literals.
+var closure = regexp.MustCompile(`\.func\d+(\.\d+)*$`)
 
 func funcName(f any) string {
 	v := reflect.ValueOf(f)

@@ -52,6 +52,13 @@ func newConfig[In, Out any, C Caller[In, Out]](transform string, fn any, caller 
 		refuse("the caller's type is the interface %v: pass it as its own type, for that is what is registered", t)
 	}
 	if _, ok := registered.Load(reflect.TypeOf(fn).Elem()); !ok {
+		other := reflect.PointerTo(t)
+		if t.Kind() == reflect.Pointer {
+			other = t.Elem()
+		}
+		if _, ok := callers.Load(other); ok {
+			refuse("the caller's type is %v, but registered is %v: pass that, or add to an init function: batchasync.%s%s)", t, other, register, literal.Of(t))
+		}
 		refuse("the caller %v is not registered for this transform; add to an init function: batchasync.%s%s)", t, register, literal.Of(t))
 	}
 	cell := new(C)

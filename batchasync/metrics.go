@@ -25,7 +25,8 @@ import (
 //     failures (elements that failed for good), batches, calls (attempts),
 //     retries, timeouts, bisections, hedges (second calls beside a slow one),
 //     late_answers (dropped, since the attempt was over), cache_hits and
-//     cache_misses (keys, with Cache), and flush_size,
+//     cache_misses (with Cache: keys; transforms/enrich, which caches by itself, has
+//     elements there, and its own metrics for keys), and flush_size,
 //     flush_bytes, flush_linger and flush_bundle: what made a batch ready;
 //   - distributions batch_size (elements), batch_bytes (only with BatchBytes),
 //     call_ms (an attempt, in milliseconds) and wait_ms (from ready to the

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime"
 	"github.com/stretchr/testify/require"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
@@ -80,7 +81,13 @@ type sizeless struct{}
 
 func (sizeless) Call(context.Context, []int) ([]string, error) { return nil, nil }
 
+// valued is registered by its pointer.
+type valued struct{}
+
+func (valued) Call(context.Context, []int) ([]string, error) { return nil, nil }
+
 func init() {
+	batchasync.Register(&valued{})
 	batchasync.Register(&odd{})
 	batchasync.Register(&stuck{})
 	batchasync.Register(sizeless{})
@@ -98,6 +105,15 @@ func TestAMistakeInThePipelinePanicsAtConstructionWithItsRemedy(t *testing.T) {
 		},
 		"batchasync.Func: github.com/batchasync/beam-batchasync/batchasync_test.unregistered is not registered; add to an init function: batchasync.RegisterFunc(unregistered)": func() {
 			batchasync.Func(unregistered)
+		},
+		"batchasync.Func: github.com/batchasync/beam-batchasync/batchasync_test.TestAMistakeInThePipelinePanicsAtConstructionWithItsRemedy.func4.1 is a function literal, which can't travel: declare it by a name in its package, and register that": func() {
+			batchasync.Func(func(context.Context, []int) ([]int, error) { return nil, nil })
+		},
+		"the caller's type is *batchasync_test.sizeless, but registered is batchasync_test.sizeless: pass that, or add to an init function: batchasync.Register(&batchasync_test.sizeless{})": func() {
+			batchasync.ParDo(s, &sizeless{}, ints)
+		},
+		"the caller's type is batchasync_test.valued, but registered is *batchasync_test.valued: pass that, or add to an init function: batchasync.Register(batchasync_test.valued{})": func() {
+			batchasync.ParDo(s, valued{}, ints)
 		},
 		"Hedge(1s): the caller does not say that a call may be made twice: give it a method Idempotent() bool": func() {
 			batchasync.New(sizeless{}, batchasync.Hedge(time.Second))
@@ -133,6 +149,25 @@ func TestAMistakeInThePipelinePanicsAtConstructionWithItsRemedy(t *testing.T) {
 		})
 	}
 }
+
+func TestRegisterAfterInitTellsWhatToDo(t *testing.T) {
+	if !runtime.Initialized() {
+		beam.Init()
+	}
+	for verb, register := range map[string]func(){
+		"Register":       func() { batchasync.Register(&unknown{}) },
+		"RegisterKV":     func() { batchasync.RegisterKV[string](&unknown{}) },
+		"RegisterFlat":   func() { batchasync.RegisterFlat(&unknownFlat{}) },
+		"RegisterFlatKV": func() { batchasync.RegisterFlatKV[string](&unknownFlat{}) },
+	} {
+		require.Contains(t, panics(t, register), "batchasync."+verb+"(&batchasync_test.unknown")
+		require.Contains(t, panics(t, register), "{}) came after beam.Init: call it in an init function")
+	}
+}
+
+type unknownFlat struct{}
+
+func (*unknownFlat) Call(context.Context, []int) ([][]int, error) { return nil, nil }
 
 func unregistered(context.Context, []int) ([]int, error) { return nil, nil }
 

@@ -5,16 +5,20 @@ package batchasync
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"sync"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/util/reflectx"
+
+	"github.com/batchasync/beam-batchasync/internal/literal"
 )
 
 // registered are the types of DoFn that Register and its siblings have made
-// known to Beam.
-var registered sync.Map
+// known to Beam, and callers the types of caller.
+var registered, callers sync.Map
 
 // Register makes a type of caller known to Beam, for ParDo, ParDoWithFailures
 // and New. Call it in an init function, as you do Beam's register.DoFn1x1 and
@@ -22,12 +26,14 @@ var registered sync.Map
 //
 //	func init() { batchasync.Register(&lookup{}) }
 func Register[In, Out any, C Caller[In, Out]](caller C) {
+	begin[C]("Register")
 	registerPlain[In, Out](&BatchAsyncDoFn[In, Out, C]{})
 	registerTypes[In, Out]()
 }
 
 // RegisterFlat is Register for FlatParDo and FlatParDoWithFailures.
 func RegisterFlat[In, Out any, C Caller[In, []Out]](caller C) {
+	begin[C]("RegisterFlat")
 	registerPlain[In, Out](&flatFn[In, Out, C]{})
 	registerTypes[In, Out]()
 }
@@ -37,12 +43,14 @@ func RegisterFlat[In, Out any, C Caller[In, []Out]](caller C) {
 //
 //	func init() { batchasync.RegisterKV[string](&lookup{}) }
 func RegisterKV[K, In, Out any, C Caller[In, Out]](caller C) {
+	begin[C]("RegisterKV")
 	registerKeyed[K, In, Out](&kvFn[K, In, Out, C]{})
 	registerTypes[In, Out]()
 }
 
 // RegisterFlatKV is RegisterKV for FlatParDoKV and FlatParDoKVWithFailures.
 func RegisterFlatKV[K, In, Out any, C Caller[In, []Out]](caller C) {
+	begin[C]("RegisterFlatKV")
 	registerKeyed[K, In, Out](&flatKVFn[K, In, Out, C]{})
 	registerTypes[In, Out]()
 }
@@ -51,6 +59,15 @@ func RegisterFlatKV[K, In, Out any, C Caller[In, []Out]](caller C) {
 func RegisterFunc[In, Out any](f func(context.Context, []In) ([]Out, error)) {
 	registerFunc(f)
 	Register(FuncCaller[In, Out]{})
+}
+
+// begin panics if it is too late to register a type, in words that Beam's own panic
+// does not have.
+func begin[C any](verb string) {
+	if runtime.Initialized() {
+		panic(fmt.Sprintf("batchasync.%s(%s) came after beam.Init: call it in an init function", verb, literal.Of(reflect.TypeFor[C]())))
+	}
+	callers.Store(reflect.TypeFor[C](), true)
 }
 
 func registerTypes[In, Out any]() {

@@ -6,6 +6,8 @@ package main
 import (
 	"bytes"
 	"database/sql"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -169,6 +171,10 @@ func TestEachOrderEndsOnceOnEmbeddedServers(t *testing.T) {
 			status, err := run(t.Context(), o, &out)
 			require.NoError(t, err)
 			require.Equal(t, allAccounted, status)
+			if log, err := os.Stat(o.sqlite + "-wal"); !errors.Is(err, fs.ErrNotExist) {
+				require.NoError(t, err)
+				require.Zero(t, log.Size(), "all rows are in the file itself")
+			}
 			requireAll(t, o, out.String())
 		})
 	}

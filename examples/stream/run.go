@@ -44,7 +44,7 @@ func run(ctx context.Context, o options, stdout io.Writer) (status int, err erro
 	if err != nil {
 		return notRun, fmt.Errorf("database: %w", err)
 	}
-	opened.add(pool.Close)
+	opened.add(func() error { return closeDatabase(pool) })
 
 	subject := subjects + name
 	p, s := beam.NewPipelineWithRoot()

@@ -141,6 +141,15 @@ func openDatabase(ctx context.Context, o options) (sqldb.Database, *sqldb.Pool, 
 	return database, pool, nil
 }
 
+// closeDatabase leaves all rows in the SQLite file itself: the workers keep connections
+// for a while, and with them the write-ahead log.
+func closeDatabase(pool *sqldb.Pool) (err error) {
+	if pool.Driver == sqldb.SQLite {
+		_, err = pool.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	return errors.Join(err, pool.Close())
+}
+
 // closers are called in the opposite order.
 type closers []func() error
 

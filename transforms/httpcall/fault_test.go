@@ -450,7 +450,7 @@ func TestWhatIsWrongIsSaidAtConstruction(t *testing.T) {
 		"CertFile and KeyFile belong together":                                {Endpoint: httpcall.Endpoint{URL: "https://x", CertFile: "a"}},
 		"MaxAnswerBytes is -1":                                                {Endpoint: httpcall.Endpoint{URL: "https://x", MaxAnswerBytes: -1}},
 		`ResponseField is "a..b": it must be the name of a member`:            {Endpoint: httpcall.Endpoint{URL: "https://x"}, ResponseField: "a..b"},
-		"the value of File is not the name of a file":                         {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{File: "t0psecret\n"}}},
+		"the value of File is not a name":                                     {Endpoint: httpcall.Endpoint{URL: "https://x", Bearer: httpcall.Secret{File: "t0psecret\n"}}},
 		"NDJSON has a line an element, and no object around them: leave Requ": {Endpoint: httpcall.Endpoint{URL: "https://x"}, NDJSON: true, ResponseField: "a"},
 		"NDJSON has a line an element":                                        {Endpoint: httpcall.Endpoint{URL: "https://x"}, NDJSON: true, RequestField: "a"},
 		"RequestMembers need an object to be members of":                      {Endpoint: httpcall.Endpoint{URL: "https://x"}, RequestMembers: map[string]any{"a": 1}},

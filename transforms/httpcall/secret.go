@@ -48,8 +48,8 @@ func (s Secret) validate() error {
 	if err := secret.CheckEnv("Env", s.Env); err != nil {
 		return err
 	}
-	if strings.ContainsAny(s.File, "\r\n") {
-		return errors.New("the value of File is not the name of a file (it is not shown here, for it may be the secret itself)")
+	if err := secret.CheckName("File", s.File); err != nil {
+		return err
 	}
 	if s.Func != "" {
 		if _, err := secretFuncs.Get(s.Func); err != nil {

@@ -17,7 +17,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-	_ "modernc.org/sqlite" // registers itself as "sqlite"
+	"modernc.org/sqlite" // registers itself as "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/batchasync/beam-batchasync/transforms/internal/secret"
 )
@@ -82,6 +83,9 @@ func (d Database) Validate() error {
 	if err := secret.CheckEnv("DSNEnv", d.DSNEnv); err != nil {
 		return err
 	}
+	if err := errors.Join(secret.CheckName("DSNFile", d.DSNFile), secret.CheckName("DSNFunc", d.DSNFunc)); err != nil {
+		return err
+	}
 	if d.DSNFunc != "" {
 		if _, err := dsnFuncs.Get(d.DSNFunc); err != nil {
 			return fmt.Errorf("DSNFunc: %w", err)
@@ -104,7 +108,11 @@ func (d Database) Open(ctx context.Context) (*Pool, error) {
 	p.SetMaxIdleConns(p.idle)
 	p.SetConnMaxIdleTime(time.Minute)
 	if err := p.Ping(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the %s database: %w", d.Driver, err), p.Close())
+		hint := ""
+		if lite, ok := errors.AsType[*sqlite.Error](err); ok && lite.Code()&0xff == sqlite3.SQLITE_CANTOPEN {
+			hint = " (a file that is not there on this worker, or a folder: with mode=ro or mode=rw none is made)"
+		}
+		return nil, errors.Join(fmt.Errorf("open the %s database, by %s: %w%s", d.Driver, d.origin(), Classify(err), hint), p.Close())
 	}
 	return p, nil
 }

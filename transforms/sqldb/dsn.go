@@ -34,6 +34,9 @@ func (d Database) origin() string {
 	case d.DSNFunc != "":
 		return fmt.Sprintf("the function %q (DSNFunc)", d.DSNFunc)
 	}
+	if d.Driver == SQLite {
+		return "the DSN " + d.DSN // a file
+	}
 	return "the DSN"
 }
 

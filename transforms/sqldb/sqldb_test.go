@@ -76,6 +76,8 @@ func TestDSNWithAPasswordIsRefusedWithAdvice(t *testing.T) {
 
 func TestDatabaseSaysWhatIsWrongWithIt(t *testing.T) {
 	for want, d := range map[string]sqldb.Database{
+		"the value of DSNFile is not a name (it is not shown here, for it may be the secret itself)":                {Driver: sqldb.PostgreSQL, DSNFile: "postgres://joe:hunter2@db/air"},
+		"the value of DSNFunc is not a name (it is not shown here, for it may be the secret itself)":                {Driver: sqldb.MySQL, DSNFunc: "joe:hunter2@tcp(db)/air"},
 		`the Driver is "oracle": make it sqldb.SQLite, sqldb.PostgreSQL or sqldb.MySQL`:                             {Driver: "oracle", DSN: "x"},
 		"0 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                            {Driver: sqldb.SQLite},
 		"2 of DSN, DSNEnv, DSNFile and DSNFunc are set: set one of them":                                            {Driver: sqldb.SQLite, DSN: "x", DSNEnv: "X"},
@@ -108,6 +110,8 @@ func TestDSNIsReadOnTheWorkerFromWhereItIs(t *testing.T) {
 	}
 	for want, d := range map[string]sqldb.Database{
 		"the data source name, from the environment variable SQLDB_TEST_UNSET (DSNEnv): it is empty on this worker, or not set": {Driver: sqldb.SQLite, DSNEnv: "SQLDB_TEST_UNSET"},
+		"open the sqlite database, by the DSN file:/nowhere/air.db?mode=ro: unable to open database file":                       {Driver: sqldb.SQLite, DSN: "file:/nowhere/air.db?mode=ro"},
+		"(a file that is not there on this worker, or a folder: with mode=ro or mode=rw none is made)":                          {Driver: sqldb.SQLite, DSN: "file:/nowhere/air.db?mode=ro"},
 		"no such file or directory": {Driver: sqldb.SQLite, DSNFile: file + "-not"},
 		`the data source name, from the function "empty" (DSNFunc): it is empty on this worker, or not set`:                                                  {Driver: sqldb.SQLite, DSNFunc: "empty"},
 		`the data source name, from the function "broken" (DSNFunc): the secret store is away`:                                                               {Driver: sqldb.SQLite, DSNFunc: "broken"},

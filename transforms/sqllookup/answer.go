@@ -192,7 +192,7 @@ func (a *answer[K, V]) destinations(columns []string, key *K, row reflect.Value)
 		}
 		from := reflect.ValueOf(d.pointers[i]).Elem()
 		if from.Kind() != field.Kind() || !from.Type().ConvertibleTo(field.Type()) {
-			return d, fmt.Errorf("sqllookup: the key's column %q is a %v in the key and a %v in %v: make them one type", columns[i], from.Type(), field.Type(), row.Type())
+			return d, fmt.Errorf("sqllookup: the key's column %q is a %v in the key and a %v in %v: the query's first columns must be the key's (SELECT id, …); if it is, make them one type", columns[i], from.Type(), field.Type(), row.Type())
 		}
 		d.copies = append(d.copies, copied{from, field, from.Type() == field.Type()})
 	}

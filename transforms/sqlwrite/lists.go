@@ -49,6 +49,10 @@ func openLists[Row any](ctx context.Context, pool *sqldb.Pool, l *layout[Row], t
 			return nil, pool.Error(err)
 		}
 	}
+	// What is wrong with the table or a column is known before the first row.
+	if _, err := s.prepared(ctx, 1); err != nil {
+		return nil, pool.Error(err)
+	}
 	return s, nil
 }
 

@@ -44,7 +44,15 @@ func openPostgres[Row any](ctx context.Context, pool *sqldb.Pool, l *layout[Row]
 		if err != nil {
 			return err
 		}
-		return s.build(table, columns)
+		if err := s.build(table, columns); err != nil {
+			return err
+		}
+		// It is planned, and not carried out: so a Key that no unique index has is
+		// known before the first row.
+		const d = sqldb.PostgreSQL
+		_, err = conn.Exec(ctx, fmt.Sprintf("EXPLAIN INSERT INTO %s (%s) SELECT NULL%s%s",
+			quoteTable(d, table), s.names(d), strings.Repeat(", NULL", len(s.columns)-1), s.onConflict(d)))
+		return err
 	})
 	return s, err
 }

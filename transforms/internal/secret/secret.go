@@ -31,6 +31,18 @@ func CheckEnv(field, name string) error {
 	return fmt.Errorf("the value of %s is not the name of an environment variable (it is not shown here, for it may be the secret itself): give the variable's name, and set the variable on the workers", field)
 }
 
+// notName is what a file's or a function's name seldom has, and a data source name or a
+// key has.
+var notName = regexp.MustCompile(`://|@[a-z]*\(|(?i:password|passwd|token)\s*=|[\r\n]`)
+
+// CheckName is CheckEnv for the name of a file or of a function.
+func CheckName(field, name string) error {
+	if !notName.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("the value of %s is not a name (it is not shown here, for it may be the secret itself)", field)
+}
+
 // Env returns what an environment variable holds, without the white space around it.
 func Env(variable string) (string, error) { return filled(os.Getenv(variable)) }
 

@@ -46,6 +46,16 @@ func TestAVariablesNameIsNoSecret(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoNameIsRefusedAndNotShown(t *testing.T) {
+	for _, name := range []string{"", "vault", "/run/secrets/dsn", "C:\\secrets\\dsn", "/home/joe@work/dsn", "a=b"} {
+		require.NoError(t, secret.CheckName("File", name), name)
+	}
+	for _, name := range []string{"postgres://joe:hunter2@db/air", "joe:hunter2@tcp(db:3306)/air", "joe:hunter2@(db)/air", "host=db password=hunter2", "host=db Password = hunter2", "hunter2\n"} {
+		err := secret.CheckName("File", name)
+		require.EqualError(t, err, "the value of File is not a name (it is not shown here, for it may be the secret itself)", name)
+	}
+}
+
 func a() string { return "a" }
 func b() string { return "b" }
 
