@@ -41,7 +41,7 @@ race: ## run the package's tests under the race detector
 
 .PHONY: test-flink
 test-flink: ## run the conformance suite on Flink, its faults included (needs java, mvn)
-	go test -timeout=15m ./runners/conformance -runner=flink
+	go test -timeout=15m ./runners/... -runner=flink
 
 .PHONY: vet
 vet: ## run go vet

@@ -20,6 +20,7 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners" // the flag, for go test ./runners/... -runner=flink
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/dataflow"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/prototext"

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners" // the flag, for go test ./runners/... -runner=flink
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/structpb"
