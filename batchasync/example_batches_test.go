@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
@@ -46,12 +48,12 @@ func ExampleBatchBytes() {
 func ExampleLinger() {
 	inBubble(func(t *testing.T) {
 		h := batchasynctest.NewHarness(t, batchasync.New(&upper{}, batchasync.Linger(2*time.Second)))
-		_ = h.Start()
+		require.NoError(t, h.Start())
 		for _, element := range batchasynctest.Values("a", "b", "c") {
-			_ = h.Process(element)
+			require.NoError(t, h.Process(element))
 			time.Sleep(1500 * time.Millisecond)
 		}
-		_ = h.Finish()
+		require.NoError(t, h.Finish())
 	})
 	// Output:
 	// 2s: [a b]
@@ -102,10 +104,12 @@ func ExampleAcrossBundles() {
 	inBubble(func(t *testing.T) {
 		one := batchasynctest.NewHarness(t, batchasync.New(&upper{}, batchasync.AcrossBundles()))
 		other := one.Clone(t) // another instance of the transform in the same process
-		_, _ = one.Start(), other.Start()
-		_ = one.Process(batchasynctest.Element{Value: "a"})
-		_ = other.Process(batchasynctest.Element{Value: "b"})
-		_, _ = one.Finish(), other.Finish()
+		require.NoError(t, one.Start())
+		require.NoError(t, other.Start())
+		require.NoError(t, one.Process(batchasynctest.Element{Value: "a"}))
+		require.NoError(t, other.Process(batchasynctest.Element{Value: "b"}))
+		require.NoError(t, one.Finish())
+		require.NoError(t, other.Finish())
 		fmt.Println(results(one.Outputs()), results(other.Outputs()))
 	})
 	// Output:

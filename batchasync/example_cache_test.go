@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
@@ -55,7 +57,8 @@ func ExampleCache() {
 	inBubble(func(t *testing.T) {
 		h := batchasynctest.NewHarness(t, batchasync.New(&keyed{}, batchasync.Cache(10_000, time.Hour)))
 		for range 3 {
-			_, _ = h.Bundle(batchasynctest.Values("tea")...)
+			_, err := h.Bundle(batchasynctest.Values("tea")...)
+			require.NoError(t, err)
 			time.Sleep(31 * time.Minute)
 		}
 	})

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
@@ -55,7 +57,8 @@ func ExampleSetupCaller() {
 	inBubble(func(t *testing.T) {
 		h := batchasynctest.NewHarness(t, batchasync.New(&store{Table: "city"}))
 		for range 2 {
-			_, _ = h.Bundle(batchasynctest.Values("a")...)
+			_, err := h.Bundle(batchasynctest.Values("a")...)
+			require.NoError(t, err)
 		}
 	})
 	// Output:
@@ -72,7 +75,8 @@ func ExampleTeardownCaller() {
 	inBubble(func(t *testing.T) {
 		h := batchasynctest.NewHarness(t, batchasync.New(&store{Table: "city"}))
 		for range 2 {
-			_, _ = h.Bundle(batchasynctest.Values("a")...)
+			_, err := h.Bundle(batchasynctest.Values("a")...)
+			require.NoError(t, err)
 			time.Sleep(11 * time.Minute)
 		}
 	})

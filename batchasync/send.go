@@ -196,12 +196,9 @@ func (b *sending[K, In, Out]) hold(ctx context.Context) error {
 		if wait <= 0 {
 			return nil
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C: // and ask again: another answer may have moved the time
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
+		// And ask again: another answer may have moved the time.
+		if err := pool.Sleep(ctx, wait); err != nil {
+			return err
 		}
 	}
 }

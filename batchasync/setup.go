@@ -10,6 +10,7 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/log"
 	"github.com/batchasync/beam-batchasync/batchasync/internal/guard"
+	"github.com/batchasync/beam-batchasync/batchasync/internal/pool"
 )
 
 // use makes sure that the shared caller is set up, and holds it until
@@ -34,12 +35,8 @@ func (s *sender[K, In, Out]) use(ctx context.Context) error {
 			return fmt.Errorf("set up the caller, %s: %w", count(n, "attempt"), err)
 		}
 		log.Warnf(ctx, "batchasync: %s: the caller's Setup has failed, and is tried again in %v: %v", s.config.Transform, wait.Round(time.Millisecond), err)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
+		if err := pool.Sleep(ctx, wait); err != nil {
+			return err
 		}
 	}
 }

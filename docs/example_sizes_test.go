@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
@@ -43,12 +45,12 @@ func Example_linger() {
 	for _, linger := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond, time.Second} {
 		synctest.Test(&testing.T{}, func(t *testing.T) {
 			h := batchasynctest.NewHarness(t, batchasync.New(double{}, batchasync.Linger(linger)))
-			_ = h.Start()
+			require.NoError(t, h.Start())
 			for range 1000 {
-				_ = h.Process(batchasynctest.Element{Value: 1})
+				require.NoError(t, h.Process(batchasynctest.Element{Value: 1}))
 				time.Sleep(time.Second / perSecond)
 			}
-			_ = h.Finish()
+			require.NoError(t, h.Finish())
 			fmt.Printf("%6v   %16d\n", linger, 1000/h.Outputs().Counter(batchasync.MetricsNamespace, "batches"))
 		})
 	}

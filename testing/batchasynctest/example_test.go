@@ -16,6 +16,8 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/window"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
@@ -122,13 +124,13 @@ func ExampleHarness_Process() {
 	inBubble(func(t *testing.T) {
 		service := batchasynctest.NewService(batchasynctest.ServiceConfig{BaseLatency: time.Second})
 		h := batchasynctest.NewHarness(t, batchasync.New(&cities{service}, batchasync.BatchSize(1)))
-		_ = h.Start()
-		_ = h.Process(batchasynctest.Element{Value: 7})
+		require.NoError(t, h.Start())
+		require.NoError(t, h.Process(batchasynctest.Element{Value: 7}))
 		time.Sleep(2 * time.Second) // the answer is there, but nobody has taken it out
 		fmt.Println(len(h.Outputs().Results()))
-		_ = h.Process(batchasynctest.Element{Value: 8})
+		require.NoError(t, h.Process(batchasynctest.Element{Value: 8}))
 		fmt.Println(len(h.Outputs().Results()))
-		_ = h.Finish()
+		require.NoError(t, h.Finish())
 		fmt.Println(len(h.Outputs().Results()))
 	})
 	// Output:

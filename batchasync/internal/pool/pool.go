@@ -349,7 +349,7 @@ func (p *Pool) Breaker() (state int64, ok bool) {
 // in its backoff is no call in flight. When ctx ends first it returns the cause.
 func (p *Permit) Pause(ctx context.Context, d time.Duration) error {
 	p.Return()
-	if err := sleep(ctx, d); err != nil {
+	if err := Sleep(ctx, d); err != nil {
 		return err
 	}
 	if p.pool.budget != nil {

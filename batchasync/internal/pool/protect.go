@@ -148,13 +148,14 @@ func (b *budget) admit(ctx context.Context) error {
 		if wait == 0 {
 			return nil
 		}
-		if err := sleep(ctx, min(wait, 100*time.Millisecond)); err != nil {
+		if err := Sleep(ctx, min(wait, 100*time.Millisecond)); err != nil {
 			return err
 		}
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
+// Sleep waits for d. When ctx ends first it returns the cause.
+func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
