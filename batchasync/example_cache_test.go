@@ -74,7 +74,8 @@ func ExampleCacheBytes() {
 		h := batchasynctest.NewHarness(t, batchasync.New(&keyed{},
 			batchasync.Cache(10_000, time.Hour), batchasync.CacheBytes(64<<20)))
 		for range 2 {
-			out, _ := h.Bundle(batchasynctest.Values("tea")...)
+			out, err := h.Bundle(batchasynctest.Values("tea")...)
+			require.NoError(t, err)
 			fmt.Println("hits:", out.Counter(batchasync.MetricsNamespace, "cache_hits"))
 		}
 	})
@@ -98,7 +99,8 @@ func ExampleCachingCaller() {
 		caller := &keyed{*refusing(func(error) error { return batchasync.Permanent(errGone) }, "tea")}
 		h := batchasynctest.NewHarness(t, batchasync.New(caller, batchasync.Cache(10_000, time.Hour)))
 		for range 2 {
-			out, _ := h.Bundle(batchasynctest.Values("tea")...)
+			out, err := h.Bundle(batchasynctest.Values("tea")...)
+			require.NoError(t, err)
 			printFailures(out)
 		}
 	})
@@ -167,7 +169,8 @@ func ExampleRememberingCaller() {
 	inBubble(func(t *testing.T) {
 		h := batchasynctest.NewHarness(t, batchasync.New(&phrases{}, batchasync.Cache(10_000, time.Hour)))
 		for _, phrase := range []string{"green tea", "black rice", "green rice"} {
-			out, _ := h.Bundle(batchasynctest.Values(phrase)...)
+			out, err := h.Bundle(batchasynctest.Values(phrase)...)
+			require.NoError(t, err)
 			fmt.Println(results(out))
 		}
 	})

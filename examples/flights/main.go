@@ -35,6 +35,7 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners" // the flag -runner
 
 	"github.com/batchasync/beam-batchasync/examples/flights/data"
+	"github.com/batchasync/beam-batchasync/internal/joberror"
 )
 
 // Exit statuses.
@@ -178,7 +179,7 @@ func run(ctx context.Context, o options, stdout io.Writer, terminal *os.File) (s
 	result, err := beam.Run(ctx, o.runner, p)
 	stop()
 	if err != nil {
-		return notRun, fmt.Errorf("nothing has been written, for the job has failed: %s (-verbose tells more)", cause(cmp.Or(context.Cause(ctx), err)))
+		return notRun, fmt.Errorf("nothing has been written, for the job has failed: %s (-verbose tells more)", joberror.Cause(cmp.Or(context.Cause(ctx), err)))
 	}
 	if o.dryRun {
 		return allWritten, nil
@@ -235,18 +236,6 @@ func reason(err error) error {
 		return at.Err
 	}
 	return err
-}
-
-// cause is what matters of an error of Beam's, which begins with the whole plan,
-// and after a panic ends with the stack.
-func cause(err error) string {
-	const mark = "caused by:\n"
-	text := err.Error()
-	if i := strings.LastIndex(text, mark); i >= 0 {
-		text = text[i+len(mark):]
-	}
-	text, _, _ = strings.Cut(text, " goroutine ")
-	return strings.Join(strings.Fields(text), " ")
 }
 
 // openAirports makes the database.

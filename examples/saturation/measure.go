@@ -9,12 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
 	"github.com/batchasync/beam-batchasync/batchasync"
+	"github.com/batchasync/beam-batchasync/internal/joberror"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
 
@@ -105,7 +105,7 @@ func measure(ctx context.Context, runner string, config batchasynctest.ServiceCo
 	enrich(root, server.url, elements, s.options()...)
 	result, err := beam.Run(ctx, runner, p)
 	if err != nil {
-		return run{}, fmt.Errorf("the job has failed: %s", cause(cmp.Or(context.Cause(ctx), err)))
+		return run{}, fmt.Errorf("the job has failed: %s", joberror.Cause(cmp.Or(context.Cause(ctx), err)))
 	}
 	if got := named(result); got != int64(elements) {
 		return run{}, fmt.Errorf("the figures don't add up: %d elements, but %d with the right name", elements, got)
@@ -126,16 +126,4 @@ func newRun(s setting, elements int, service *batchasynctest.Service, elapsed ti
 		PerSecond: float64(elements) / elapsed.Seconds(),
 		Limit:     service.MaxThroughput(int(math.Round(stats.MeanBatch()))),
 	}
-}
-
-// cause is what matters of an error of Beam's, which begins with the whole plan,
-// and after a panic ends with the stack.
-func cause(err error) string {
-	const mark = "caused by:\n"
-	text := err.Error()
-	if i := strings.LastIndex(text, mark); i >= 0 {
-		text = text[i+len(mark):]
-	}
-	text, _, _ = strings.Cut(text, " goroutine ")
-	return strings.Join(strings.Fields(text), " ")
 }

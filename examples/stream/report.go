@@ -200,15 +200,3 @@ func batchesOf(result beam.PipelineResult) (lookUps, writes batches) {
 	}
 	return lookUps, writes
 }
-
-// cause is what matters of an error of Beam's, which begins with the whole plan,
-// and after a panic ends with the stack.
-func cause(err error) string {
-	const mark = "caused by:\n"
-	text := err.Error()
-	if i := strings.LastIndex(text, mark); i >= 0 {
-		text = text[i+len(mark):]
-	}
-	text, _, _ = strings.Cut(text, " goroutine ")
-	return strings.Join(strings.Fields(text), " ")
-}

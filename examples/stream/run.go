@@ -15,6 +15,8 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/batchasync/beam-batchasync/internal/joberror"
 )
 
 // run runs generator and pipeline until ctx ends, or for as long as the flag says,
@@ -78,7 +80,7 @@ func run(ctx context.Context, o options, stdout io.Writer) (status int, err erro
 		return notRun, fmt.Errorf("generator: %w", generated)
 	}
 	if failed != nil {
-		return notRun, fmt.Errorf("the job has failed: %s (-verbose tells more)", cause(failed))
+		return notRun, fmt.Errorf("the job has failed: %s (-verbose tells more)", joberror.Cause(failed))
 	}
 	// The messages have done their part.
 	if err := purge(context.WithoutCancel(ctx), js, subject); err != nil {

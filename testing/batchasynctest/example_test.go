@@ -145,7 +145,7 @@ func ExampleElement() {
 	inBubble(func(t *testing.T) {
 		service := batchasynctest.NewService(batchasynctest.ServiceConfig{Record: true})
 		h := batchasynctest.NewHarness(t, batchasync.New(&cities{service}))
-		out, _ := h.Bundle(batchasynctest.Element{
+		out, err := h.Bundle(batchasynctest.Element{
 			Value:     7,
 			Timestamp: mtime.FromMilliseconds(90_000),
 			Windows: []beam.Window{
@@ -153,6 +153,7 @@ func ExampleElement() {
 				window.IntervalWindow{Start: 60_000, End: 180_000},
 			},
 		})
+		require.NoError(t, err)
 		result := out.Results()[0]
 		fmt.Println(result.Value, result.Timestamp, result.Windows)
 		fmt.Println("asked for:", service.Asked(7))
@@ -167,7 +168,8 @@ func ExampleOutputs_Counter() {
 	inBubble(func(t *testing.T) {
 		service := batchasynctest.NewService(batchasynctest.ServiceConfig{BaseLatency: 40 * time.Millisecond})
 		h := batchasynctest.NewHarness(t, batchasync.New(&cities{service}, batchasync.BatchSize(2)))
-		out, _ := h.Bundle(batchasynctest.Values(1, 2, 3)...)
+		out, err := h.Bundle(batchasynctest.Values(1, 2, 3)...)
+		require.NoError(t, err)
 		fmt.Println("calls:", out.Counter(batchasync.MetricsNamespace, "calls"))
 		fmt.Printf("batches: %+v\n", out.Distribution(batchasync.MetricsNamespace, "batch_size"))
 	})

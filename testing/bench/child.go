@@ -10,9 +10,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+
+	"github.com/batchasync/beam-batchasync/internal/joberror"
 )
 
 // An order is what a child process is to run, and a result what came of it; both
@@ -53,7 +54,7 @@ func obey(ctx context.Context, o order) (r result, err error) {
 	_, err = beam.Run(ctx, "prism", p)
 	r.PeakHeap = stop()
 	if err != nil {
-		r.Failed = cause(err)
+		r.Failed = joberror.Cause(err)
 		r.Failed = r.Failed[:min(len(r.Failed), 300)] // Prism may add all that it knows
 	}
 	times := uint32(1)
@@ -74,18 +75,6 @@ func obey(ctx context.Context, o order) (r result, err error) {
 		r.Seconds, r.CPU = ended.at.Sub(began.at).Seconds(), (ended.cpu - began.cpu).Seconds()
 	}
 	return r, nil
-}
-
-// cause is what matters of an error of Beam's, which begins with the whole plan,
-// and after a panic ends with the stack.
-func cause(err error) string {
-	const mark = "caused by:\n"
-	text := err.Error()
-	if i := strings.LastIndex(text, mark); i >= 0 {
-		text = text[i+len(mark):]
-	}
-	text, _, _ = strings.Cut(text, " goroutine ")
-	return strings.Join(strings.Fields(text), " ")
 }
 
 // command runs an order in a child process, so that heap and CPU are its own.

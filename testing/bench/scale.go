@@ -17,6 +17,7 @@ import (
 
 	"github.com/batchasync/beam-batchasync/batchasync"
 	"github.com/batchasync/beam-batchasync/internal/chart"
+	"github.com/batchasync/beam-batchasync/internal/joberror"
 	"github.com/batchasync/beam-batchasync/testing/batchasynctest"
 )
 
@@ -176,7 +177,7 @@ func (p point) onPrism(ctx context.Context, opts []batchasync.Option) error {
 	none := beam.ParDo(s, &sinkFn{}, col)
 	beam.ParDo0(s, &nowhereFn{}, beam.Reshuffle(s, none)) // as in job
 	if _, err := beam.Run(ctx, "prism", pipeline); err != nil {
-		return errors.New(cause(err))
+		return errors.New(joberror.Cause(err))
 	}
 	if sunk != p.Elements {
 		return fmt.Errorf("%d of %d elements have come out", sunk, p.Elements)
